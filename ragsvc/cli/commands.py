@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +84,11 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C. Running answers are finished; ingest jobs resume at the next start."""
     from ragsvc.cli.logs import log_refused_start  # noqa: PLC0415 - keeps other commands fast
-    from ragsvc.cli.process_tuning import keep_heap_small, let_threads_alternate  # noqa: PLC0415 - only a long process gains
+    from ragsvc.cli.process_tuning import (  # noqa: PLC0415 - only a long process gains
+        keep_heap_small,
+        let_threads_alternate,
+        suspend_collections,
+    )
 
     async def command(output: Output) -> None:
         from ragsvc.cli.serve import ServeOptions  # noqa: PLC0415 - heavy
@@ -94,6 +99,7 @@ def serve(
         )
         await run_service(Target(data_dir=data_dir), options, output=output)
 
+    suspend_collections()
     keep_heap_small()
     let_threads_alternate()
     execute(command, as_json=as_json, fast_loop=True, log_failure=log_refused_start)
@@ -119,7 +125,14 @@ def ingest(
         list[str] | None, typer.Option("--metadata", "-m", metavar="KEY=VALUE", help="Stored with each document.")
     ] = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", "-p", min=1, max=64, help="Number of files processed at the same time.")
+        int,
+        typer.Option(
+            "--parallel",
+            "-p",
+            min=1,
+            max=64,
+            help="Number of files processed at the same time; eight files of up to 8 KiB count as one.",
+        ),
     ] = 4,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Print what would be done, and do nothing.")] = False,
     prune: Annotated[
@@ -293,6 +306,8 @@ def evaluate(
     """Measure search on your own questions and compare settings; reports which differences are significant."""
 
     async def work(target: Target, output: Output) -> None:
+        if find_spec("scipy") is None or find_spec("sklearn") is None:
+            raise usage_error("'ragsvc evaluate' needs the extra 'evaluate': pip install 'ragsvc[evaluate]'")
         from ragsvc.cli.evaluate import EvaluateOptions  # noqa: PLC0415 - heavy
         from ragsvc.cli.evaluate import evaluate as run_evaluation  # noqa: PLC0415 - heavy
 

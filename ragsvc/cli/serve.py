@@ -6,7 +6,6 @@ The port opens first; modules, data directory and models are loaded while ``/liv
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -21,12 +20,12 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 import msgspec
-from litestar.types import ASGIApp
 
 from ragsvc import __version__
 from ragsvc.cli.listeners import Listener, bind, open_tls, warn_of_plaintext
 from ragsvc.cli.logs import log_to_standard_error
 from ragsvc.cli.output import Output
+from ragsvc.cli.process_tuning import settle
 from ragsvc.cli.service_manager import ServiceManager
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from litestar import Litestar
+    from litestar.types import ASGIApp
 
     from ragsvc.wiring.services import Services
 
@@ -137,9 +137,7 @@ async def _serve(settings: Settings, gate: StartupApp, server: HttpServer, stop:
     async with open_services(settings, report=report) as services:
         app = create_service(services)
         async with app.lifespan():
-            # hundreds of thousands of objects live as long as the process; full collections need not visit them
-            gc.collect()
-            gc.freeze()
+            settle()
             gate.open(app)
             stop.drain_with(server, services)
             announce.ready(services)

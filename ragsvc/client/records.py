@@ -26,6 +26,9 @@ class DocumentFailure(msgspec.Struct, frozen=True, kw_only=True):
 class DocumentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A document. ``status`` is ``queued``, ``processing``, ``ready`` or ``failed``; ``progress`` is 0 to 1.
 
+    ``stage`` is the step of processing. From ``searchable`` on the document is found by its words, and by its vectors
+    as far as ``passages_done`` counts them.
+
     ``eta_s`` is the estimated time until ready in seconds, if known. Times are Unix seconds.
     """
 

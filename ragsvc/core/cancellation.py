@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -27,14 +26,14 @@ class Cancellation:
     """Whether somebody still waits for the result; work in a thread calls ``check`` every few milliseconds."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._is_cancelled = False
 
     def cancel(self) -> None:
-        self._event.set()
+        self._is_cancelled = True
 
     def check(self) -> None:
         """Raise ``WorkCancelled`` if nobody waits any more."""
-        if self._event.is_set():
+        if self._is_cancelled:
             raise WorkCancelled
 
 

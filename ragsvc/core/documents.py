@@ -11,7 +11,10 @@ from ragsvc.core.ids import CollectionId, DocumentId, PassageId, TenantId
 
 
 class DocumentStatus(StrEnum):
-    """The status that clients see. Only *ready* documents are searched; a *failed* document has a failure reason."""
+    """The status that clients see. *Ready* documents are searched by words and vectors; *failed* ones have a reason.
+
+    A document that is being processed is searched too, from ``Stage.SEARCHABLE`` on.
+    """
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -20,11 +23,16 @@ class DocumentStatus(StrEnum):
 
 
 class Stage(StrEnum):
-    """The current step of ingestion. For ready and failed documents it equals the status."""
+    """The current step of ingestion. For ready and failed documents it equals the status.
+
+    At ``SEARCHABLE`` all pages are parsed: searches find the passages by their words, and by their vectors batch by
+    batch as these are stored. A short document that is embedded at once goes from ``EMBEDDING`` to ``READY``.
+    """
 
     QUEUED = "queued"
     PARSING = "parsing"
     EMBEDDING = "embedding"
+    SEARCHABLE = "searchable"
     READY = "ready"
     FAILED = "failed"
 
@@ -215,3 +223,8 @@ class Document(msgspec.Struct, frozen=True):
     """Public id of the document that this one is attached to."""
     attached: bool = False
     """Whether the document exists only because it is attached to another one."""
+
+    @property
+    def is_searchable(self) -> bool:
+        """Whether searches find the document: its words are indexed, and those of its vectors that are stored."""
+        return self.status is DocumentStatus.READY or self.stage is Stage.SEARCHABLE

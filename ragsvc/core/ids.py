@@ -1,6 +1,7 @@
 """Identifiers. Row ids are int64, persisted and never reused; clients see public ids only."""
 
 import secrets
+import time
 from typing import Final, NewType
 
 TenantId = NewType("TenantId", str)
@@ -43,6 +44,14 @@ def ordinal_of_chunk(public_id: str, *, document_id: str) -> int | None:
     """
     document, _, ordinal = public_id.removeprefix("chunk_").partition("_")
     return int(ordinal) if document == document_id.removeprefix("doc_") else None
+
+
+def new_document_id() -> str:
+    """A public id of a document: ``doc_`` and 24 hexadecimal digits, of which 11 are the time and 13 are random.
+
+    Ids of documents that are stored together are close to each other, so that an index of ids has few pages to rewrite.
+    """
+    return f"doc_{int(time.time() * 1000) & (1 << 44) - 1:011x}{secrets.randbits(52):013x}"
 
 
 def new_store_id() -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from ragsvc.core.errors import (
     BalanceExhausted,
@@ -23,6 +23,7 @@ from ragsvc.core.errors import (
 )
 
 _REFUSALS = (BalanceExhausted, Forbidden, InvalidRequest, NotFound, RateLimited, Unauthorized)
+_NO_SPAN: Final = nullcontext()
 OperationName = Literal["search", "chat", "ingest"]
 
 
@@ -75,7 +76,8 @@ class ObservedOperation:
     """An operation in progress. Only the first ``end`` has an effect."""
 
     def __init__(self, observer: Observer, operation: OperationName, attributes: Mapping[str, str]) -> None:
-        self._observer = observer
+        self._sink = observer.sink
+        self._tracer = observer.tracer
         self._operation = operation
         self._attributes = dict(attributes)
         self._started = time.perf_counter()
@@ -84,7 +86,12 @@ class ObservedOperation:
 
     def active(self) -> AbstractContextManager[object]:
         """Make spans that begin inside the block children of this operation."""
-        return nullcontext() if self._span is None else self._span.active()
+        return _NO_SPAN if self._span is None else self._span.active()
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether stages are spans of a trace, which have to begin and end as they happen."""
+        return self._tracer is not None
 
     def stage(self, name: str, **attributes: str) -> ObservedStage:
         """Observe a stage of the operation, which the block is."""
@@ -92,24 +99,25 @@ class ObservedOperation:
 
     def begin_stage_span(self, name: str, attributes: Mapping[str, str]) -> TraceSpan | None:
         """A span of a stage as a child of this operation; ``None`` without a tracer."""
-        tracer = self._observer.tracer
+        tracer = self._tracer
         if tracer is None:
             return None
         with self.active():
             return tracer.begin(f"{self._operation}.{name}", attributes)
 
     def stage_ended(self, name: str, seconds: float) -> None:
-        if self._observer.sink is not None:
-            self._observer.sink.stage_ended(self._operation, name, seconds)
+        """Report the duration of a stage."""
+        if self._sink is not None:
+            self._sink.stage_ended(self._operation, name, seconds)
 
     def end(self, outcome: str = "ok", **attributes: str) -> None:
         """End the operation. ``outcome`` is ``ok``, ``cancelled``, ``refused`` or the code of an error."""
         if not self._is_open:
             return
         self._is_open = False
-        if self._observer.sink is not None:
+        if self._sink is not None:
             seconds = time.perf_counter() - self._started
-            self._observer.sink.operation_ended(self._operation, seconds, self._attributes, outcome)
+            self._sink.operation_ended(self._operation, seconds, self._attributes, outcome)
         if self._span is not None:
             self._span.end(outcome, attributes)
 
@@ -121,17 +129,20 @@ class ObservedBlock:
 
     def __init__(self, observed: ObservedOperation) -> None:
         self._observed = observed
-        self._active = observed.active()
+        active = observed.active()
+        self._active = None if active is _NO_SPAN else active
 
     def __enter__(self) -> ObservedOperation:
-        self._active.__enter__()
+        if self._active is not None:
+            self._active.__enter__()
         return self._observed
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._observed.end("ok" if error is None else outcome_of(error))
-        self._active.__exit__(kind, error, trace)
+        if self._active is not None:
+            self._active.__exit__(kind, error, trace)
 
 
 class ObservedStage:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterator
 from typing import Final
 
 from ragsvc.core.errors import StorageFull
+from ragsvc.core.text.late_patterns import late_pattern
 
 FULL_DISK_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SQLITE_NAMES: Final = ("SQLITE_FULL", "SQLITE_IOERR")
 # tantivy raises ValueErrors with the text of Rust's io::Error, FAISS RuntimeErrors with that of strerror
-_WORDS = re.compile(
+_WORDS = late_pattern(
     r"No space left on device|Disk quota exceeded|File too large|StorageFull|database or disk is full"
     rf"|os error (?:{'|'.join(str(number) for number in sorted(FULL_DISK_ERRNOS))})\b"
 )
-_NUMPY_WORDS = re.compile(r"\d+ requested and \d+ written")
+_NUMPY_WORDS = late_pattern(r"\d+ requested and \d+ written")
 """``ndarray.tofile`` raises ``OSError`` without a number."""
 _LIBRARY_ERRORS: Final = (ValueError, RuntimeError)
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import BinaryIO, Final
 
@@ -34,6 +34,8 @@ from ragsvc.crypto.keyring import parse_secret
 MAGIC: Final = b"RAGSVCE1"
 DEFAULT_CHUNK_BYTES: Final = 64 * 1024
 MAX_CHUNK_BYTES: Final = 16 * 1024 * 1024
+READ_BYTES: Final = 512 * 1024
+"""Plaintext that is read from the file at a time: as many chunks as fit, at least one."""
 _KEY_ID_BYTES = 16
 _SLOT_BYTES = _KEY_ID_BYTES + hpke.NONCE_BYTES + hpke.KEY_BYTES + hpke.TAG_BYTES
 _SLOTS = 2
@@ -163,21 +165,24 @@ def encrypt(plaintext: bytes, keys: MasterKeys, *, context: bytes, chunk_bytes: 
 class EncryptedReader:
     """Random access to an encrypted file; every returned byte is authenticated.
 
-    Opening checks the last chunk, so a file truncated at a chunk boundary is refused before anything is read. Keeps one
-    decrypted chunk in memory. Not thread-safe. Does not close ``file``.
+    Opening checks the last chunk, so a file truncated at a chunk boundary is refused before anything is read. Keeps the
+    last chunk and the chunk of the last ``read_at`` in memory, and while it iterates ``READ_BYTES`` (or one chunk, if
+    that is larger) of ciphertext and of plaintext. Not thread-safe. Does not close ``file``.
     """
 
     def __init__(self, file: BinaryIO, keys: MasterKeys, *, context: bytes) -> None:
         """Read the header and the last chunk. Raises ``CryptoFailure``."""
         self._file = file
         file.seek(0)
-        file_key, self._chunk_bytes = keys.unwrap(file.read(HEADER_BYTES), context)
+        self.header = file.read(HEADER_BYTES)
+        file_key, self._chunk_bytes = keys.unwrap(self.header, context)
         self._aead = AESGCM(file_key)
         body_bytes = file.seek(0, os.SEEK_END) - HEADER_BYTES
-        sealed_bytes = self._chunk_bytes + hpke.TAG_BYTES
-        self._last = max(0, -(-body_bytes // sealed_bytes) - 1)
-        self._cached: tuple[int, bytes] | None = None
-        self.size_bytes = self._last * self._chunk_bytes + len(self._chunk(self._last))
+        self._sealed_bytes = self._chunk_bytes + hpke.TAG_BYTES
+        self._last = max(0, -(-body_bytes // self._sealed_bytes) - 1)
+        self._last_chunk = self._read_last_chunk()
+        self._cached = (self._last, self._last_chunk)
+        self.size_bytes = self._last * self._chunk_bytes + len(self._last_chunk)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes from ``offset``; fewer at the end. Raises ``CryptoFailure``."""
@@ -192,22 +197,82 @@ class EncryptedReader:
             offset += len(piece)
         return b"".join(pieces)
 
+    def pieces(self, begin: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes ``[begin, end)``, at most ``READ_BYTES`` or one chunk at a time, ``end`` capped to the size.
+
+        A piece is yielded when all of it is authenticated, and only the chunks of the range are read.
+
+        Raises:
+            CryptoFailure: the next piece was altered; those before it are genuine.
+        """
+        if begin < 0:
+            raise ValueError("begin must not be negative")
+        end = self.size_bytes if end is None else min(end, self.size_bytes)
+        if begin >= end:
+            return
+        first, last = begin // self._chunk_bytes, (end - 1) // self._chunk_bytes
+        position = first * self._chunk_bytes
+        for view in self._views(first, last):
+            yield bytes(view[max(0, begin - position) : end - position])
+            position += len(view)
+
+    def feed(self, consume: Callable[[memoryview], object]) -> None:
+        """Pass all of the plaintext to ``consume``, in order, in memory that is valid during each call only.
+
+        Raises:
+            CryptoFailure: the file was altered; ``consume`` has received what was genuine before.
+        """
+        for view in self._views(0, self._last):
+            consume(view)
+
     def __iter__(self) -> Iterator[bytes]:
         """Yield the decrypted chunks in order; an empty last chunk is skipped."""
-        for index in range(self._last + 1):
-            if chunk := self._chunk(index):
-                yield chunk
+        for view in self._views(0, self._last):
+            for start in range(0, len(view), self._chunk_bytes):
+                yield bytes(view[start : start + self._chunk_bytes])
+
+    def _views(self, first: int, last: int) -> Iterator[memoryview]:
+        """The plaintext of the chunks from ``first`` to ``last``, ``READ_BYTES`` at a time, authenticated.
+
+        A view is valid until the next: new memory for each would cost as much processor time as the decryption.
+        """
+        count = max(1, min(READ_BYTES // self._chunk_bytes, last + 1 - first))
+        plain = memoryview(bytearray(count * self._chunk_bytes))
+        for begin in range(first, last + 1, count):
+            end = min(begin + count, last + 1, self._last)  # the last chunk of the file was read when it was opened
+            self._decrypt(range(begin, end), plain)
+            size = max(0, end - begin) * self._chunk_bytes
+            if last == self._last < begin + count:
+                plain[size : size + len(self._last_chunk)] = self._last_chunk
+                size += len(self._last_chunk)
+            yield plain[:size]
+
+    def _decrypt(self, indexes: range, plain: memoryview) -> None:
+        if not indexes:
+            return
+        self._file.seek(HEADER_BYTES + indexes[0] * self._sealed_bytes)
+        sealed = memoryview(self._file.read(len(indexes) * self._sealed_bytes))
+        if len(sealed) != len(indexes) * self._sealed_bytes:
+            raise CryptoFailure  # the file was truncated since it was opened
+        for place, index in enumerate(indexes):
+            hpke.open_sealed_into(
+                self._aead,
+                _chunk_nonce(index, last=False),
+                sealed[place * self._sealed_bytes :][: self._sealed_bytes],
+                plain[place * self._chunk_bytes :][: self._chunk_bytes],
+            )
 
     def _chunk(self, index: int) -> bytes:
-        if self._cached is not None and self._cached[0] == index:
-            return self._cached[1]
-        sealed_bytes = self._chunk_bytes + hpke.TAG_BYTES
-        self._file.seek(HEADER_BYTES + index * sealed_bytes)
-        sealed = self._file.read(sealed_bytes)
-        chunk = hpke.open_sealed(self._aead, _chunk_nonce(index, last=index == self._last), sealed, b"")
-        if (index < self._last and len(chunk) != self._chunk_bytes) or (index and not chunk):
+        if self._cached[0] != index:
+            self._cached = (index, bytes(next(self._views(index, index))))
+        return self._cached[1]
+
+    def _read_last_chunk(self) -> bytes:
+        self._file.seek(HEADER_BYTES + self._last * self._sealed_bytes)
+        nonce = _chunk_nonce(self._last, last=True)
+        chunk = hpke.open_sealed(self._aead, nonce, self._file.read(self._sealed_bytes), b"")
+        if self._last and not chunk:
             raise CryptoFailure
-        self._cached = (index, chunk)
         return chunk
 
 

@@ -29,11 +29,11 @@ class ResponseKeys:
         self._sequence += 1
         return nonce
 
-    def seal(self, plaintext: bytes, aad: bytes = b"") -> bytes:
+    def seal(self, plaintext: bytes | memoryview, aad: bytes = b"") -> bytes:
         """Encrypt the next chunk; the result is 16 bytes longer than ``plaintext``."""
         return self._aead.encrypt(self._take_nonce(), plaintext, aad)
 
-    def open(self, ciphertext: bytes, aad: bytes = b"") -> bytes:
+    def open(self, ciphertext: bytes | memoryview, aad: bytes = b"") -> bytes:
         """Decrypt the next chunk. Raises ``CryptoFailure``."""
         return hpke.open_sealed(self._aead, self._take_nonce(), ciphertext, aad)
 

@@ -132,10 +132,22 @@ def nonce_at(base_nonce: bytes, sequence: int) -> bytes:
     return (int.from_bytes(base_nonce, "big") ^ sequence).to_bytes(NONCE_BYTES, "big")
 
 
-def open_sealed(aead: AESGCM, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
+def open_sealed(aead: AESGCM, nonce: bytes, ciphertext: bytes | bytearray | memoryview, aad: bytes) -> bytes:
     """Decrypt with AES-GCM. Raises ``CryptoFailure``, the same for every cause."""
     try:
         return aead.decrypt(nonce, ciphertext, aad)
+    except (InvalidTag, ValueError) as error:
+        raise CryptoFailure from error
+
+
+def open_sealed_into(aead: AESGCM, nonce: bytes, ciphertext: memoryview, plaintext: memoryview) -> None:
+    """Decrypt with AES-GCM and without AAD into ``plaintext``, which is 16 bytes shorter than ``ciphertext``.
+
+    Raises:
+        CryptoFailure: as ``open_sealed``; ``plaintext`` must not be used then.
+    """
+    try:
+        aead.decrypt_into(nonce, ciphertext, None, plaintext)
     except (InvalidTag, ValueError) as error:
         raise CryptoFailure from error
 

@@ -23,6 +23,7 @@ STEERING_HEADERS: Final = ("x-provider-key", "x-provider-base-url", "x-ragsvc-us
 MAX_CHUNK_BYTES: Final = 16 * 1024
 _FINAL = b"final"
 _MAX_SEALED_BYTES = MAX_CHUNK_BYTES + hpke.TAG_BYTES
+_MAX_VARINT_BYTES = 8
 
 
 def bind_request(
@@ -62,6 +63,7 @@ class StreamSealer:
         self._nonce = os.urandom(RESPONSE_NONCE_BYTES) if response_nonce is None else response_nonce
         self._keys = ResponseKeys(context.export(EXPORT_LABEL, 32), context.enc, self._nonce)
         self._pending = bytearray()
+        self._head = b""
         self._started = False
         self._finished = False
 
@@ -72,39 +74,75 @@ class StreamSealer:
 
     def start(self) -> bytes:
         """Return the first bytes of the body."""
+        self.start_with_first_chunk()
+        self._head = b""
+        return self._nonce
+
+    def start_with_first_chunk(self) -> None:
+        """As ``start``, but the first bytes are returned together with the first chunk.
+
+        A message of their own costs a system call here and another one at the client.
+        """
         if self._started:
             raise RuntimeError("the stream has been started already")
         self._started = True
-        return self._nonce
+        self._head = self._nonce
 
-    def write(self, data: bytes) -> bytes:
-        """Take plaintext; return the chunks that are full now, often none (``b""``)."""
+    def write(self, data: bytes, *, flush: bool = False) -> bytes:
+        """Take plaintext; return the chunks that are full now, often none (``b""``); ``flush``: also the rest."""
         self._require_open()
-        self._pending += data
-        frames = bytearray()
-        while len(self._pending) >= MAX_CHUNK_BYTES:
-            frames += self._frame(bytes(self._pending[:MAX_CHUNK_BYTES]))
-            del self._pending[:MAX_CHUNK_BYTES]
-        return bytes(frames)
+        if not flush and len(self._pending) + len(data) < MAX_CHUNK_BYTES:
+            self._pending += data
+            return b""
+        frames: list[bytes] = []
+        rest = self._seal_full(data, frames)
+        if flush and len(rest):
+            self._frame(rest, frames)
+        else:
+            self._pending += rest
+        return self._joined(frames)
 
     def flush(self) -> bytes:
         """Seal the collected plaintext as one chunk; ``b""`` if there is none."""
-        self._require_open()
-        if not self._pending:
-            return b""
-        frame = self._frame(bytes(self._pending))
-        self._pending.clear()
-        return frame
+        return self.write(b"", flush=True)
 
-    def finish(self) -> bytes:
-        """Seal the rest as the final chunk. The sealer cannot be used afterwards."""
+    def finish(self, data: bytes = b"") -> bytes:
+        """Seal ``data`` and the rest, which is the final chunk. The sealer cannot be used afterwards."""
         self._require_open()
+        frames: list[bytes] = []
+        rest = self._seal_full(data, frames)
         self._finished = True
-        return b"\x00" + self._keys.seal(bytes(self._pending), _FINAL)
+        frames += (b"\x00", self._keys.seal(rest, _FINAL))
+        return self._joined(frames)
 
-    def _frame(self, plaintext: bytes) -> bytes:
+    def _joined(self, frames: list[bytes]) -> bytes:
+        if not frames or not self._head:
+            return b"".join(frames)
+        head, self._head = self._head, b""
+        return b"".join((head, *frames))
+
+    def _seal_full(self, data: bytes, frames: list[bytes]) -> bytes | memoryview:
+        """Add the full chunks of the collected plaintext and ``data`` to ``frames``; return the rest, not collected.
+
+        Chunks are sealed from ``data`` in place: a copy of a large body costs as much as its encryption.
+        """
+        begin = 0
+        if self._pending:
+            begin = MAX_CHUNK_BYTES - len(self._pending)
+            joined = b"".join((self._pending, memoryview(data)[:begin]))
+            self._pending.clear()
+            if len(joined) < MAX_CHUNK_BYTES:
+                return joined
+            self._frame(joined, frames)
+        view = memoryview(data)
+        full_end = begin + (len(data) - begin) // MAX_CHUNK_BYTES * MAX_CHUNK_BYTES
+        for start in range(begin, full_end, MAX_CHUNK_BYTES):
+            self._frame(view[start : start + MAX_CHUNK_BYTES], frames)
+        return view[full_end:]
+
+    def _frame(self, plaintext: bytes | memoryview, frames: list[bytes]) -> None:
         sealed = self._keys.seal(plaintext)
-        return encode_varint(len(sealed)) + sealed
+        frames += (encode_varint(len(sealed)), sealed)
 
     def _require_open(self) -> None:
         if not self._started or self._finished:
@@ -121,6 +159,8 @@ class StreamOpener:
         self._context = context
         self._keys: ResponseKeys | None = None
         self._buffer = bytearray()
+        self._needed_bytes = RESPONSE_NONCE_BYTES
+        """With fewer bytes in the buffer there is nothing to open: slices of any size are copied once."""
         self._final = False
         self._closed = False
 
@@ -145,48 +185,55 @@ class StreamOpener:
         if self._closed:
             raise CryptoFailure
         try:
-            self._buffer += data
-            return self._drain()
+            return self._drain(data)
         except CryptoFailure:
             self._closed = True
             raise
 
-    def _drain(self) -> bytes:
-        keys = self._keys or self._read_nonce()
-        if keys is None:
-            return b""
-        plaintext = bytearray()
-        while not self._final and (sealed := self._next_frame()) is not None:
-            plaintext += keys.open(sealed)
+    def _drain(self, data: bytes) -> bytes:
+        """Open the complete chunks of the buffer and ``data``; keep the rest in the buffer."""
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed_bytes:
+                return b""
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        position, plaintext = 0, b""
+        keys = self._keys
+        if keys is None and len(data) >= RESPONSE_NONCE_BYTES:
+            position = RESPONSE_NONCE_BYTES
+            secret = self._context.export(EXPORT_LABEL, 32)
+            keys = self._keys = ResponseKeys(secret, self._context.enc, data[:position])
+            self._needed_bytes = 0
+        if keys is not None and not self._final:
+            opened, position = self._open_frames(keys, data, position)
+            plaintext = b"".join(opened)
+        self._buffer += memoryview(data)[position:]
         if self._final and len(self._buffer) > _MAX_SEALED_BYTES:
             raise CryptoFailure
-        return bytes(plaintext)
+        return plaintext
 
-    def _read_nonce(self) -> ResponseKeys | None:
-        if len(self._buffer) < RESPONSE_NONCE_BYTES:
-            return None
-        nonce = bytes(self._buffer[:RESPONSE_NONCE_BYTES])
-        del self._buffer[:RESPONSE_NONCE_BYTES]
-        self._keys = ResponseKeys(self._context.export(EXPORT_LABEL, 32), self._context.enc, nonce)
-        return self._keys
+    def _open_frames(self, keys: ResponseKeys, data: bytes, position: int) -> tuple[list[bytes], int]:
+        """Open the complete chunks from ``position`` on; returns them and where the rest begins.
 
-    def _next_frame(self) -> bytes | None:
-        """Take the next complete chunk from the buffer; ``None`` if it is incomplete or the final chunk has started."""
-        header = decode_varint(self._buffer)
-        if header is None:
-            return None
-        length, used = header
-        if length == 0:
-            del self._buffer[:used]
-            self._final = True
-            return None
-        if not hpke.TAG_BYTES < length <= _MAX_SEALED_BYTES:
-            raise CryptoFailure
-        if len(self._buffer) < used + length:
-            return None
-        sealed = bytes(self._buffer[used : used + length])
-        del self._buffer[: used + length]
-        return sealed
+        Chunks are opened in place: copies of a large body cost as much as its decryption.
+        """
+        opened: list[bytes] = []
+        view = memoryview(data)
+        while (header := decode_varint(data[position : position + _MAX_VARINT_BYTES])) is not None:
+            length, used = header
+            if length == 0:
+                self._final, self._needed_bytes = True, _MAX_SEALED_BYTES + 1
+                return opened, position + used
+            if not hpke.TAG_BYTES < length <= _MAX_SEALED_BYTES:
+                raise CryptoFailure
+            end = position + used + length
+            if end > len(data):
+                self._needed_bytes = end - position
+                break
+            opened.append(keys.open(view[position + used : end]))
+            position, self._needed_bytes = end, 0
+        return opened, position
 
 
 def pad_event_stream(events: bytes, *, multiple: int) -> bytes:

@@ -46,7 +46,11 @@ class ChildFiles(msgspec.Struct, frozen=True):
 
 
 class ParseRequest(msgspec.Struct, frozen=True, tag=True):
-    """Extract a file and split it into passages (none without ``plan``)."""
+    """Extract a file and split it into passages (none without ``plan``).
+
+    ``is_small``: the file is one of many that take a moment each, so the child reports no progress and collects garbage
+    less often.
+    """
 
     path: str
     media_type: str
@@ -54,6 +58,7 @@ class ParseRequest(msgspec.Struct, frozen=True, tag=True):
     password: str | None
     limits: ExtractionLimits
     plan: ChunkingPlan | None
+    is_small: bool = False
 
 
 class BoxesRequest(msgspec.Struct, frozen=True, tag=True):
@@ -101,6 +106,22 @@ class ParseWarning(msgspec.Struct, frozen=True, tag=True):
     """A problem of the installation, not of the file."""
 
     message: str
+
+
+class EarlyPageBatch(msgspec.Struct, frozen=True, tag=True):
+    """Pages that were read while others are not yet; ``total`` is the number of all pages.
+
+    Their final texts, which can differ, follow in a ``PageBatch``.
+    """
+
+    pages: list[Page]
+    total: int
+
+
+class RecognitionBegins(msgspec.Struct, frozen=True, tag=True):
+    """The text layers are read; the texts of ``pages`` pages are recognised next, which takes seconds for each."""
+
+    pages: int
 
 
 class PageBatch(msgspec.Struct, frozen=True, tag=True):
@@ -166,6 +187,8 @@ Reply = (
     ParseStarted
     | ParseProgress
     | ParseWarning
+    | EarlyPageBatch
+    | RecognitionBegins
     | PageBatch
     | PassageBatch
     | AttachmentPiece

@@ -54,12 +54,13 @@ def recognise_pages(
     max_characters: int,
     on_page: Callable[[int], None],
     on_warning: Callable[[str], None],
+    on_text: Callable[[int, str], None] = lambda _number, _text: None,
 ) -> dict[int, RecognisedPage]:
     """Recognise pages (from 1) of a pdfium document handle, up to the limits; further pages are missing in the result.
 
     The lines of text layers (``kept``, by page) are combined with the recognised lines. ``on_page`` is called after
-    each page with the number of pages done. If text recognition is not available, the result is empty and
-    ``on_warning`` is called.
+    each page with the number of pages done, ``on_text`` with the number and the text of each page that has text. If
+    text recognition is not available, the result is empty and ``on_warning`` is called.
     """
     found: dict[int, RecognisedPage] = {}
     for number in numbers[: limits.ocr_max_pages]:
@@ -76,6 +77,8 @@ def recognise_pages(
             on_warning(f"The text of a page could not be recognised ({type(error).__name__}).")
             page = RecognisedPage()
         found[number] = page
+        if page.text:
+            on_text(number, page.text)
         max_characters -= len(page.text)
         on_page(len(found))
     return found

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,11 +19,20 @@ from typing import TypeVar
 import anyio
 import anyio.from_thread
 import anyio.to_thread
+import msgspec
 
 from ragsvc.core.documents import AttachedFile, Page, Passage
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.page_views import OutlineEntry, PageBoxes, PagePicture, RecognisedLines, TextStretch
-from ragsvc.core.ports.parsing import ExtractionLimits, ParsedDocument
+from ragsvc.core.ports.parsing import (
+    ExtractionLimits,
+    FileToParse,
+    OnPages,
+    OnRecognition,
+    ParsedDocument,
+    RecognitionDeferred,
+    RecognitionTurn,
+)
 from ragsvc.extract import child_protocol
 from ragsvc.extract.child_process import NICENESS, ParserProcess, ParserProcessEnded
 from ragsvc.extract.child_protocol import ChunkingPlan
@@ -53,6 +62,7 @@ class ChildParser:
         *,
         chunk: ChunkingPlan | None,
         workers: int = 2,
+        recognisers: int = 0,
         queue_limit: int = 64,
         work_folder: Path | None = None,
         niceness: int = NICENESS,
@@ -60,6 +70,7 @@ class ChildParser:
     ) -> None:
         """Start no child yet.
 
+        ``recognisers`` jobs that recognise text may run besides ``workers`` others, see ``RecognitionTurn``.
         ``work_folder`` should be on the file system of the files, so that they can be linked instead of copied; a
         system folder for temporary files by default. A child ends after ``idle_s`` without a job.
         """
@@ -76,7 +87,7 @@ class ChildParser:
         self._workers = workers
         self._queue_limit = queue_limit
         self._slots = anyio.Semaphore(workers)
-        self._threads = anyio.CapacityLimiter(workers)
+        self._threads = anyio.CapacityLimiter(workers + recognisers)
         self._pending = 0
         self._idle: list[ParserProcess] = []
         self._jobs: set[_ParseJob] = set()
@@ -96,17 +107,41 @@ class ChildParser:
         filename: str,
         password: str | None = None,
         on_progress: OnProgress | None = None,
+        on_pages: OnPages | None = None,
+        on_recognition: OnRecognition | None = None,
     ) -> ParsedDocument:
         """Extract pages and passages; cancelling the call kills the child.
 
         Raises:
             ExtractionFailed: the file cannot be read, or the child crashed or exceeded a limit.
             Overloaded: too many jobs are waiting.
+            RecognitionDeferred: ``on_recognition`` decided so.
         """
         request = child_protocol.ParseRequest(str(path), media_type, filename, password, self._limits, self._plan)
-        outcome = await self._run(request, on_progress)
+        outcome = await self._run(request, _Reports(on_progress, on_pages, on_recognition))
         extraction = child_protocol.assemble(outcome.pages, outcome.finished(), outcome.attached_files)
         return ParsedDocument(extraction, outcome.passages)
+
+    async def parse_many(self, files: Sequence[FileToParse]) -> list[ParsedDocument | None]:
+        """Parse small files one after the other in one child; see ``BatchParser``.
+
+        Raises:
+            Overloaded: too many jobs are waiting.
+        """
+        first, *further = [
+            child_protocol.ParseRequest(
+                str(file.path), file.media_type, file.filename, None, self._limits, self._plan, is_small=True
+            )
+            for file in files
+        ]
+        parsed: list[ParsedDocument | None] = []
+        for outcome in await self._run_all(first, _Reports(), further):
+            if outcome.failure is not None or outcome.end is None:
+                parsed.append(None)
+                continue
+            extraction = child_protocol.assemble(outcome.pages, outcome.end, outcome.attached_files)
+            parsed.append(ParsedDocument(extraction, outcome.passages))
+        return parsed + [None] * (len(files) - len(parsed))
 
     async def draw_page(self, path: Path, page: int, *, width: int, password: str | None = None) -> PagePicture:
         """Draw page ``page`` (from 1) of a stored file about ``width`` pixels wide.
@@ -116,7 +151,7 @@ class ChildParser:
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.DrawRequest(str(path), password, page, width, self._limits)
-        return (await self._run(request, None)).page_reply(child_protocol.DrawnPage).picture
+        return (await self._run(request, _Reports())).page_reply(child_protocol.DrawnPage).picture
 
     async def page_boxes(
         self,
@@ -134,7 +169,7 @@ class ChildParser:
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.BoxesRequest(str(path), password, page, stretch, known, self._limits)
-        reply = (await self._run(request, None)).page_reply(child_protocol.FoundBoxes)
+        reply = (await self._run(request, _Reports())).page_reply(child_protocol.FoundBoxes)
         return reply.boxes, reply.lines
 
     async def outline(self, path: Path, *, password: str | None = None) -> list[OutlineEntry]:
@@ -145,7 +180,7 @@ class ChildParser:
             Overloaded: too many jobs are waiting.
         """
         request = child_protocol.OutlineRequest(str(path), password, self._limits)
-        return (await self._run(request, None)).page_reply(child_protocol.FoundOutline).bookmarks
+        return (await self._run(request, _Reports())).page_reply(child_protocol.FoundOutline).bookmarks
 
     async def close(self) -> None:
         """End the children; running jobs fail with ``parser_crashed``."""
@@ -155,24 +190,48 @@ class ChildParser:
         while self._idle:
             self._idle.pop().close()
 
-    async def _run(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
+    async def _run(self, request: child_protocol.Request, reports: _Reports) -> _Outcome:
+        (outcome,) = await self._run_all(request, reports)
+        if outcome.failure is not None:
+            raise outcome.failure
+        return outcome
+
+    async def _run_all(
+        self, request: child_protocol.Request, reports: _Reports, further: Sequence[child_protocol.Request] = ()
+    ) -> list[_Outcome]:
+        """Run requests in one child; without the outcomes of those after a request that ended it."""
         if self._closed or self._pending >= self._workers + self._queue_limit:
             raise Overloaded(
                 "Too many documents are waiting to be parsed; try again in a few seconds.", retry_after_s=5
             )
         self._pending += 1
         try:
-            async with self._slots:
-                return await self._run_now(request, on_progress)
+            await self._slots.acquire()
+            place = _Place(self._slots)
+            try:
+                return await self._run_now(request, reports.leaving(place), further)
+            finally:
+                place.leave()
         finally:
             self._pending -= 1
 
-    async def _run_now(self, request: child_protocol.Request, on_progress: OnProgress | None) -> _Outcome:
+    async def _run_now(
+        self, request: child_protocol.Request, reports: _Reports, further: Sequence[child_protocol.Request]
+    ) -> list[_Outcome]:
         worker = self._idle.pop() if self._idle else None
-        job = _ParseJob(request, worker, start=self._start, limits=self._limits, on_progress=on_progress)
+        job = _ParseJob(
+            request,
+            worker,
+            start=self._start,
+            limits=self._limits,
+            on_progress=reports.on_progress,
+            on_pages=reports.on_pages,
+            on_recognition=reports.on_recognition,
+            further=further,
+        )
         self._jobs.add(job)
         try:
-            outcome = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
+            outcomes = await anyio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._threads)
         except BaseException:
             job.cancel()
             raise
@@ -183,9 +242,7 @@ class ChildParser:
                 job.reusable.close()
             else:
                 self._idle.append(job.reusable)
-        if outcome.failure is not None:
-            raise outcome.failure
-        return outcome
+        return outcomes
 
 
 def _child_files(plan: ChunkingPlan | None) -> child_protocol.ChildFiles:
@@ -200,6 +257,42 @@ def _child_files(plan: ChunkingPlan | None) -> child_protocol.ChildFiles:
 def _warn(message: str) -> None:
     """Log a warning about the installation, once."""
     logger.warning("%s", message)
+
+
+class _Place:
+    """The place of a job among those that may run at the same time."""
+
+    def __init__(self, slots: anyio.Semaphore) -> None:
+        self._slots = slots
+        self._is_left = False
+
+    def leave(self) -> None:
+        """Let another job take the place; the second call does nothing."""
+        if not self._is_left:
+            self._is_left = True
+            self._slots.release()
+
+
+class _Reports(msgspec.Struct, frozen=True):
+    """The callbacks of a job; see the port ``Parser``."""
+
+    on_progress: OnProgress | None = None
+    on_pages: OnPages | None = None
+    on_recognition: OnRecognition | None = None
+
+    def leaving(self, place: _Place) -> _Reports:
+        """The same; the job leaves its place when it is told to move."""
+        decide = self.on_recognition
+        if decide is None:
+            return self
+
+        def on_recognition(pages: int) -> RecognitionTurn:
+            turn = decide(pages)
+            if turn is RecognitionTurn.MOVE:
+                place.leave()
+            return turn
+
+        return msgspec.structs.replace(self, on_recognition=on_recognition)
 
 
 class _Outcome:
@@ -244,7 +337,7 @@ def _no_result() -> ExtractionFailed:
 
 
 class _ParseJob:
-    """A request to a child. ``run`` is called in a worker thread, ``cancel`` from any thread."""
+    """Requests to a child, one after the other. ``run`` is called in a worker thread, ``cancel`` from any thread."""
 
     def __init__(
         self,
@@ -254,13 +347,17 @@ class _ParseJob:
         start: Callable[[], ParserProcess],
         limits: ExtractionLimits,
         on_progress: OnProgress | None,
+        on_pages: OnPages | None = None,
+        on_recognition: OnRecognition | None = None,
+        further: Sequence[child_protocol.Request] = (),
     ) -> None:
         self.worker = worker
         self.reusable: ParserProcess | None = None
         self._request = request
+        self._further = further
         self._start = start
         self._limits = limits
-        self._on_progress = on_progress
+        self._reports = _Reports(on_progress, on_pages, on_recognition)
         self._lock = threading.Lock()
         self._cancelled = False
 
@@ -273,8 +370,8 @@ class _ParseJob:
             if self.reusable is not None:  # the job ended just before the cancellation
                 self.reusable.close()
 
-    def run(self) -> _Outcome:
-        """Run the request in a child; errors of the document are in the outcome."""
+    def run(self) -> list[_Outcome]:
+        """Run the requests in a child; errors of a document are in its outcome, the last one if it ended the child."""
         for _ in range(_FRESH_TRIES):
             healthy = False
             try:
@@ -283,16 +380,30 @@ class _ParseJob:
                 break
             try:
                 worker.send(self._request)
-                outcome = self._collect(worker)
+                outcomes = [self._collect(worker)]
+                self._run_further(worker, outcomes)
                 healthy = worker.alive and not self._cancelled
             except ParserProcessEnded:
                 continue
             finally:
                 self._give_back(worker, healthy=healthy)
-            return outcome
+            return outcomes
         outcome = _Outcome()
         outcome.failure = ExtractionFailed(FailureReason.PARSER_CRASHED, "The PDF parser could not be started.")
-        return outcome
+        return [outcome]
+
+    def _run_further(self, worker: ParserProcess, outcomes: list[_Outcome]) -> None:
+        """Run the further requests while the child lives; it does not count as served for each small file."""
+        served = worker.served
+        for request in self._further:
+            if not worker.alive or self._cancelled:
+                return
+            try:
+                worker.send(request)
+                outcomes.append(self._collect(worker))
+            except ParserProcessEnded:
+                return
+        worker.served = served
 
     def _take_worker(self) -> ParserProcess:
         with self._lock:
@@ -351,8 +462,9 @@ class _ParseJob:
             case child_protocol.ParseProgress():
                 recognised = max(0, min(reply.recognised, self._limits.ocr_max_pages))
                 outcome.allowance_s = recognised * self._limits.ocr_page_s
-                if self._on_progress is not None and not self._cancelled:
-                    anyio.from_thread.run_sync(self._on_progress, reply.done, reply.total)
+                self._report(reply)
+            case child_protocol.EarlyPageBatch() | child_protocol.RecognitionBegins():
+                self._pass_on(reply)
             case child_protocol.PageBatch():
                 outcome.pages.extend(reply.pages)
             case child_protocol.PassageBatch():
@@ -362,6 +474,22 @@ class _ParseJob:
             case child_protocol.ParseStarted():
                 pass
         return False
+
+    def _pass_on(self, reply: child_protocol.EarlyPageBatch | child_protocol.RecognitionBegins) -> None:
+        """Raises ``RecognitionDeferred``."""
+        if self._cancelled:
+            return
+        if isinstance(reply, child_protocol.EarlyPageBatch):
+            if self._reports.on_pages is not None:
+                self._reports.on_pages(reply.pages, reply.total)
+        elif self._reports.on_recognition is not None:
+            turn = anyio.from_thread.run_sync(self._reports.on_recognition, reply.pages)
+            if turn is RecognitionTurn.DEFER:
+                raise RecognitionDeferred
+
+    def _report(self, progress: child_protocol.ParseProgress) -> None:
+        if self._reports.on_progress is not None and not self._cancelled:
+            anyio.from_thread.run_sync(self._reports.on_progress, progress.done, progress.total)
 
     @staticmethod
     def _add_last(reply: _LastReply, outcome: _Outcome) -> None:

@@ -154,6 +154,7 @@ def _read_document(
         page_count,
         limits=limits,
         on_progress=reports.on_progress,
+        on_text=reports.on_text,
         forms=open_forms(document),
         layers=may_hide_layers(path),
     )

@@ -33,6 +33,8 @@ OnProgress = Callable[[int, int], None]
 OnRecognised = Callable[[int], None]
 """Called with the number of pages that were recognised so far."""
 OnWarning = Callable[[str], None]
+OnText = Callable[[int, str], None]
+"""Called with the number and the text of a page, before the words of the whole document decide about its hyphens."""
 
 _NEED_RECOGNITION = (ProblemCode.NO_TEXT_LAYER, ProblemCode.GARBLED_TEXT)
 
@@ -70,6 +72,9 @@ class PageReports(msgspec.Struct, frozen=True, kw_only=True):
     on_progress: OnProgress
     on_recognised: OnRecognised = lambda _: None
     on_warning: OnWarning = lambda _: None
+    on_text: OnText = lambda _number, _text: None
+    on_recognition: Callable[[int], None] = lambda _: None
+    """Called before pages are recognised, with their number."""
 
 
 def read_pages(
@@ -78,6 +83,7 @@ def read_pages(
     *,
     limits: ExtractionLimits,
     on_progress: OnProgress,
+    on_text: OnText = lambda _number, _text: None,
     forms: PdfiumHandle = None,
     layers: bool = False,
 ) -> PageDraft:
@@ -104,6 +110,8 @@ def read_pages(
             draft.hidden[index + 1] = page.hidden
         unrecognised += page.kept is not None or any(finding in _NEED_RECOGNITION for finding in page.findings)
         draft.texts.append(page.text)
+        if page.text:
+            on_text(index + 1, page.text)
         draft.fonts.append(page.fonts)
         if page.tables:
             draft.tables[index + 1] = page.tables
@@ -180,6 +188,8 @@ def recognise_images(raw: PdfiumHandle, draft: PageDraft, *, limits: ExtractionL
         return False
     from ragsvc.extract.ocr_pages import recognise_pages  # noqa: PLC0415 - imports numpy, only if a page needs it
 
+    reports.on_recognition(min(len(numbers), limits.ocr_max_pages))
+
     def report(done: int) -> None:
         reports.on_recognised(done)
         reports.on_progress(page_count - len(numbers) + done, page_count)
@@ -191,6 +201,7 @@ def recognise_images(raw: PdfiumHandle, draft: PageDraft, *, limits: ExtractionL
         limits=limits,
         max_characters=limits.max_text_characters - sum(map(len, draft.texts)),
         on_page=report,
+        on_text=reports.on_text,
         on_warning=reports.on_warning,
     )
     for number, page in found.items():

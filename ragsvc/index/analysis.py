@@ -15,6 +15,7 @@ from functools import lru_cache
 import tantivy
 
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE, detect_language
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.spellings import MINUS, dates_in, fold, unify_signs
 from ragsvc.core.text.stop_words import FUNCTION_WORDS
 
@@ -28,43 +29,45 @@ _CACHED_WORD_CHARACTERS = 24
 
 # \w does not match combining accents, nor the vowel signs of Indic and South-East Asian words.
 _MARKS = r"\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0900-\u0963\u0980-\u0dff\u0e00-\u109f\u1780-\u17d3"
-_MARKED = re.compile(rf"[{_MARKS}]")
+_MARKED = late_pattern(rf"[{_MARKS}]")
 _JOINERS = r"[.,:/'\u2019&-]"
 
 
 def _word_pattern(letter: str) -> re.Pattern[str]:
-    return re.compile(rf"{letter}+(?:{_JOINERS}{letter}+)*%?")
+    return late_pattern(rf"{letter}+(?:{_JOINERS}{letter}+)*%?")
 
 
 # One rule for three alphabets; the narrower alphabets are five times faster.
 _ASCII_WORD = _word_pattern("[a-z0-9]")
 _ANY_WORD = _word_pattern(r"[^\W_]")
 _MARKED_WORD = _word_pattern(rf"(?:[^\W_]|[{_MARKS}])")
-_PART = re.compile(rf"(?:[^\W_]|[{_MARKS}])+")
-_PLAIN = re.compile(r"[a-z\u00e0-\u00f6\u00f8-\u00ff]+|[\u0430-\u044f\u0451]+")
-_DECIMAL = re.compile(r"\d+(?:[.,]\d+)+")
-YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
-_DOTTED_DATE = re.compile(
+_PART = late_pattern(rf"(?:[^\W_]|[{_MARKS}])+")
+_PLAIN = late_pattern(r"[a-z\u00e0-\u00f6\u00f8-\u00ff]+|[\u0430-\u044f\u0451]+")
+_DECIMAL = late_pattern(r"\d+(?:[.,]\d+)+")
+YEAR = late_pattern(r"(?<!\d)(?:19|20)\d\d(?!\d)")
+_DOTTED_DATE = late_pattern(
     r"\d{1,2}\.\d{1,2}\.(?:\d\d|(?:19|20)\d\d)|(?:19|20)\d\d\.\d{1,2}\.\d{1,2}|(?:0?[1-9]|1[0-2])\.(?:19|20)\d\d"
 )
-_DECIMAL_COMMA = re.compile(r"\d+,\d+")
-_DOTTED_THOUSANDS = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?")
-_JOINABLE = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)+|[^\W\d_]{1,3}\.[^\W\d_]{1,3}|o['\u2019][^\W\d_]+")
-_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
-_UNSPACED = re.compile(
+_DECIMAL_COMMA = late_pattern(r"\d+,\d+")
+_DOTTED_THOUSANDS = late_pattern(r"\d{1,3}(?:\.\d{3})+(?:,\d+)?")
+_JOINABLE = late_pattern(r"[^\W\d_]+(?:-[^\W\d_]+)+|[^\W\d_]{1,3}\.[^\W\d_]{1,3}|o['\u2019][^\W\d_]+")
+_THOUSANDS = late_pattern(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
+_UNSPACED = late_pattern(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
     r"\uf900-\ufaff\U00020000-\U0003ffff]+"
 )
 _RAISED = "\u00b9\u00b2\u00b3\u2070\u2074-\u207f"
 _LOWERED = "\u2080-\u2089"
 # A mark is a word of its own beside a figure or a long word (1,482³, Revenue¹); short words are units (m², CO₂).
-_MARK = re.compile(rf"(?<=[\d)%])[{_RAISED}]+|(?<=[^\W\d_]{{4}})[{_RAISED}]+|[{_LOWERED}]+(?=\d)|(?<=\d)[{_LOWERED}]+")
-_RAISED_OR_LOWERED = re.compile(f"[{_RAISED}{_LOWERED}]")
-_SPACED_THOUSANDS = re.compile(r"[0-9](?<![\w.,][0-9])(?<![\d.,] [0-9])\d{0,2}(?:(?: \d{3}){2,}| 000)(?![\w ]?\d)")
-_SWISS_THOUSANDS = re.compile(r"\d{1,3}(?:'\d{3})+(?:\.\d+)?")
-_MEASURED = re.compile(r"(\d+(?:[.,]\d+)?)([^\W\d_]+)")
-_NUMBERED = re.compile(r"([^\W\d_]{2,3})(\d{2,})")
-_CODED = re.compile(r"([^\W\d_]+)-(\d+)")
+_MARK = late_pattern(
+    rf"(?<=[\d)%])[{_RAISED}]+|(?<=[^\W\d_]{{4}})[{_RAISED}]+|[{_LOWERED}]+(?=\d)|(?<=\d)[{_LOWERED}]+"
+)
+_RAISED_OR_LOWERED = late_pattern(f"[{_RAISED}{_LOWERED}]")
+_SPACED_THOUSANDS = late_pattern(r"[0-9](?<![\w.,][0-9])(?<![\d.,] [0-9])\d{0,2}(?:(?: \d{3}){2,}| 000)(?![\w ]?\d)")
+_SWISS_THOUSANDS = late_pattern(r"\d{1,3}(?:'\d{3})+(?:\.\d+)?")
+_MEASURED = late_pattern(r"(\d+(?:[.,]\d+)?)([^\W\d_]+)")
+_NUMBERED = late_pattern(r"([^\W\d_]{2,3})(\d{2,})")
+_CODED = late_pattern(r"([^\W\d_]+)-(\d+)")
 _MAX_JOINED_PARTS = 3
 
 

@@ -99,7 +99,7 @@ class CollectionIndex:
     @property
     def stored_seq(self) -> int:
         """The log position that the files of both indexes cover: a start needs no earlier entries of the log."""
-        return min(self._saved_seq, self._lexical.covered_seq())
+        return min(self._saved_seq, self._lexical.committed_seq())
 
     def _catch_up_or_rebuild(self) -> None:
         """Follow the log; build both indexes from the rows if it no longer goes back to their position."""
@@ -144,6 +144,8 @@ class CollectionIndex:
     def apply(self, changes: Sequence[IndexChange], *, words: bool = True) -> None:
         """Apply consecutive changes to each index that does not cover them yet; both become visible at the end.
 
+        Each index then equals the rows: the vector index loses passages that have no vector there.
+
         With ``words=False`` the word index is not changed; the next call without it has to begin where that one is.
         """
         with self._lock:
@@ -152,6 +154,8 @@ class CollectionIndex:
             # read before the words become visible, so that both become visible within a moment
             ids, documents, vectors = self._files.read_vectors(present)
             differs = self._differs(ids, documents, vectors)
+            without = np.setdiff1d(present, ids)
+            removed = np.concatenate((removed, without[self._vectors.documents_of(without) >= 0]))
             failure: StorageFull | None = None
             if words:
                 try:
@@ -217,12 +221,24 @@ class CollectionIndex:
         return self._vectors.ids()
 
     def documents_of(self, ids: Ids) -> Ids:
-        """The document of each passage, -1 for an unknown id."""
-        return self._vectors.documents_of(ids)
+        """The document of each passage, -1 for an unknown id; passages without vectors are looked up by their words."""
+        documents = self._vectors.documents_of(ids)
+        unknown = np.flatnonzero(documents < 0)
+        if len(unknown):
+            documents[unknown] = self._lexical.documents_of(ids[unknown])
+        return documents
 
     def vectors(self, ids: Ids) -> Vectors:
         """The stored vectors of ``ids``, in this order; an unknown id raises ``KeyError``."""
         return self._vectors.vectors(ids)
+
+    def present_vectors(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of ``ids`` that have vectors, and these in the same order."""
+        while True:
+            try:
+                return ids, self._vectors.vectors(ids)
+            except KeyError:  # not embedded yet, or deleted since the search
+                ids = ids[self._vectors.documents_of(ids) >= 0]
 
     def snapshot(self) -> None:
         """Write the present vectors to disk; the word index is on disk after every commit.
@@ -357,7 +373,11 @@ class CollectionIndex:
     def _apply_lexical(self, changes: Sequence[IndexChange], covered_seq: int) -> None:
         if not changes:
             return
-        present, removed = _net([change for change in changes if change.op != "reembed"])
+        of_words = [change for change in changes if change.op != "reembed"]
+        if not of_words:  # a commit writes files, and its marker counts as a passage in the scores
+            self._lexical.advance(covered_seq)
+            return
+        present, removed = _net(of_words)
         try:
             self._lexical.remove(removed)
             self._files.add_texts(self._lexical, present)

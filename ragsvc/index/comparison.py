@@ -42,14 +42,15 @@ class IndexReport(msgspec.Struct, frozen=True):
 
 def compare(collection_id: int, source: IndexSource, vectors: VectorSide, lexical: TantivyIndex) -> IndexReport:
     """Compare ids, documents and float16 vectors; indexes and rows must be at the same log position."""
-    expected = np.sort(source.all_passage_ids(collection_id))
+    passages = np.sort(source.all_passage_ids(collection_id))
+    expected = np.sort(source.embedded_passage_ids(collection_id))
     found = vectors.ids()
     difference = _difference(expected, found)
     wrong = _wrong_vectors(collection_id, source, vectors, np.intersect1d(expected, found))
     examples = [*difference.examples, *wrong][:20]
     difference = msgspec.structs.replace(difference, wrong=len(wrong), examples=examples)
-    words = _difference(expected, lexical.ids())
-    return IndexReport(collection_id, len(expected), vectors.kind, difference, words)
+    words = _difference(passages, lexical.ids())
+    return IndexReport(collection_id, len(passages), vectors.kind, difference, words)
 
 
 def _wrong_vectors(collection_id: int, source: IndexSource, vectors: VectorSide, ids: Ids) -> list[int]:

@@ -28,6 +28,7 @@ from ragsvc.core.retrieval.document_judgement import (
     question_words,
 )
 from ragsvc.core.text.languages import DEFAULT_LANGUAGE
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.spellings import dates_in, fold
 from ragsvc.core.text.word_starts import FIRST_UNSPACED
 from ragsvc.index.analysis import YEAR, passage_terms
@@ -44,14 +45,14 @@ AS_GOOD_SHARE: Final = 0.75
 _OLDER: Final = 0.5
 """Factor of the scores of the others."""
 
-_ASKS_LATEST: Final = re.compile(
+_ASKS_LATEST: Final = late_pattern(
     r"\b(?:latest|most recent|newest|current (?:quarter|report|filing)"
     r"|neue?ste[nrms]?|jüngste[nrms]?"
     r"|aktuell(?:e|en|er|es|em|ste[nrms]?) (?:\w+bericht|Bericht|Quartal|Geschäftsjahr))\b",
     re.IGNORECASE,
 )
-_DIGIT: Final = re.compile(r"\d")
-_DATE: Final = re.compile(r"\d\d/\d\d/\d{4}")
+_DIGIT: Final = late_pattern(r"\d")
+_DATE: Final = late_pattern(r"\d\d/\d\d/\d{4}")
 _NAME_WEIGHT: Final = 2
 _K1: Final = 1.2
 _B: Final = 0.3

@@ -128,7 +128,7 @@ class TantivyIndex:
         self._lock = threading.RLock()
         self._writer: tantivy.IndexWriter | None = None
         self._schema = _schema()
-        self._covered = self._max_id = self.markers = 0
+        self._covered = self._committed = self._max_id = self.markers = 0
         try:
             with _no_panics():
                 self._index = _open(folder, self._schema)
@@ -201,13 +201,34 @@ class TantivyIndex:
             writer.commit()
             self._index.reload()
             self._searcher = self._index.searcher()
-            self._covered = covered_seq
+            self._covered = self._committed = covered_seq
             self.markers = 1 if full else self.markers + 1
             self._languages = _languages(self._searcher)
 
+    def advance(self, covered_seq: int) -> None:
+        """Cover later changes without a commit, because they change no words. A start replays them."""
+        self._covered = covered_seq
+
     def covered_seq(self) -> int:
-        """The log position of the last commit."""
+        """The log position of the last commit, or beyond it the last that was given to ``advance``."""
         return self._covered
+
+    def committed_seq(self) -> int:
+        """The log position of the last commit."""
+        return self._committed
+
+    @_without_panics
+    def documents_of(self, ids: Ids) -> Ids:
+        """The document of each passage, -1 for an unknown id."""
+        if not len(ids):
+            return np.empty(0, np.int64)
+        searcher = self._searcher
+        wanted = tantivy.Query.term_set_query(self._schema, "id", ids.tolist())
+        places = [address for _, address in searcher.search(wanted, limit=len(ids), count=False).hits]
+        passages = np.array(searcher.fast_field_values("id", places), dtype=np.int64)
+        documents = np.array(searcher.fast_field_values("document", places), dtype=np.int64)
+        known = dict(zip(passages.tolist(), documents.tolist(), strict=True))
+        return np.array([known.get(passage, -1) for passage in ids.tolist()], dtype=np.int64)
 
     @_without_panics
     def search(self, query: str, *, k: int, documents: Ids | None = None) -> Hits:
@@ -264,7 +285,7 @@ class TantivyIndex:
     def _read_back(self) -> None:
         """Read the state of the last commit. This visits every document once; commits then update the values."""
         self._searcher = self._index.searcher()
-        self._covered = _largest(self._searcher, "covered")
+        self._covered = self._committed = _largest(self._searcher, "covered")
         self._max_id = _largest(self._searcher, "id")
         self.markers = _count(self._searcher, "covered")
         self._languages = _languages(self._searcher)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ragsvc.core.ports.embedding import Scores, Vectors
 from ragsvc.core.ports.indexes import Ids
-from ragsvc.index.float16_scan import Bits, Faiss, Float16Rows, faiss
+from ragsvc.index.float16_scan import Bits, Faiss, Float16Rows, faiss, use_calling_thread_only
 
 _BLOCK_ROWS = 16_384
 _TRAINING_ROWS_PER_LIST = 48
@@ -54,7 +54,7 @@ class CodedSegment:
 
 def train_codec(count: int, take: Callable[[Ids], Float16Rows], *, seed: int = 0) -> ProductCodec:
     """Train cells and codebook on a sample of the ``count`` rows, read by ``take``. Uses only the calling thread."""
-    faiss.omp_set_num_threads(1)
+    use_calling_thread_only()
     lists = choose_lists(count)
     random = np.random.default_rng(seed)
     rows = np.sort(random.choice(count, min(count, lists * _TRAINING_ROWS_PER_LIST), replace=False))
@@ -84,7 +84,7 @@ def encode(
     codec: ProductCodec, vectors: Float16Rows, start: int, end: int, *, path: Path, pause: Callable[[], None]
 ) -> CodedSegment:
     """Codes of rows ``[start, end)`` of ``vectors``, written to ``path``; ``pause`` is called between blocks."""
-    faiss.omp_set_num_threads(1)
+    use_calling_thread_only()
     index = _empty_index(codec.cells, vectors.shape[1], codec.lists)
     index.pq = codec.template.pq
     index.is_trained = True
@@ -122,7 +122,7 @@ def candidates(
     allowed: Bits | None,
 ) -> Ids:
     """About the ``count`` best rows by approximate score, among those set in ``allowed`` (a bitmap of all rows)."""
-    faiss.omp_set_num_threads(1)
+    use_calling_thread_only()
     wanted = np.ascontiguousarray(query[None], dtype=np.float32)
     probes = min(probes, codec.lists)
     cell_scores, cells = codec.cells.search(wanted, probes)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from ragsvc.core.defaults import DEFAULT_OPEN_COLLECTIONS
 from ragsvc.core.errors import CollectionNotFound, Overloaded, ShuttingDown, StorageFull
@@ -161,13 +160,8 @@ class IndexRegistry:
         return self.get(collection_id).documents_of(ids)
 
     def vectors(self, collection_id: int, ids: Ids) -> tuple[Ids, Vectors]:
-        """Those of ``ids`` that are in the index, and their vectors in this order."""
-        index = self.get(collection_id)
-        try:
-            return ids, index.vectors(ids)
-        except KeyError:  # deleted since the search: rare, so this may be slow
-            present = ids[np.isin(ids, index.ids())]
-            return present, index.vectors(present)
+        """Those of ``ids`` that have vectors, and these in the same order."""
+        return self.get(collection_id).present_vectors(ids)
 
     def verify(self, collection_id: int) -> IndexReport:
         """Compare a collection's indexes with its rows."""

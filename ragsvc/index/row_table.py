@@ -122,6 +122,8 @@ class RowTable:
         self._sorted_ids: Ids = np.empty(0, np.int64)
         self._sorted_rows: Ids = np.empty(0, np.int64)
         self._recent: dict[int, int] = {}
+        self._recent_arrays: tuple[Ids, Ids] | None = None
+        """The recent ids, ascending, and their rows; made by the first ``find`` after a change."""
         if ids is not None and documents is not None:
             self._restore(ids, documents, live)
 
@@ -155,6 +157,7 @@ class RowTable:
             self._absorb(ids, np.arange(start, end))
         else:
             self._recent.update(zip(ids.tolist(), range(start, end), strict=True))
+            self._recent_arrays = None
 
     def discard(self, ids: Ids) -> int:
         """Mark the rows of ids as removed; returns how many were live."""
@@ -171,14 +174,21 @@ class RowTable:
         """The live row of each id, -1 for an unknown id."""
         rows = np.full(len(ids), -1, np.int64)
         if len(self._sorted_ids):
-            at = np.minimum(np.searchsorted(self._sorted_ids, ids), len(self._sorted_ids) - 1)
-            rows = np.where(self._sorted_ids[at] == ids, self._sorted_rows[at], -1)
+            rows = _rows_of(ids, self._sorted_ids, self._sorted_rows)
         if self._recent:
-            recent = np.array([self._recent.get(passage, -1) for passage in ids.tolist()], dtype=np.int64)
+            recent = _rows_of(ids, *self._recent_columns())
             rows = np.where(recent >= 0, recent, rows)
         known = rows >= 0
         rows[known] = np.where(test_bits(self._alive, rows[known]), rows[known], -1)
         return rows
+
+    def _recent_columns(self) -> tuple[Ids, Ids]:
+        if self._recent_arrays is None:
+            ids = np.fromiter(self._recent.keys(), np.int64, len(self._recent))
+            rows = np.fromiter(self._recent.values(), np.int64, len(self._recent))
+            order = np.argsort(ids, kind="stable")
+            self._recent_arrays = ids[order], rows[order]
+        return self._recent_arrays
 
     def documents_of(self, ids: Ids) -> Ids:
         """The document of each id, -1 for an unknown id."""
@@ -221,4 +231,10 @@ class RowTable:
         all_ids, all_rows = all_ids[kept], all_rows[kept]
         order = np.argsort(all_ids, kind="stable")  # merges sorted runs: linear if ids arrive in order
         self._sorted_ids, self._sorted_rows = all_ids[order], all_rows[order]
-        self._recent = {}
+        self._recent, self._recent_arrays = {}, None
+
+
+def _rows_of(ids: Ids, known: Ids, rows: Ids) -> Ids:
+    """The row of each id among the ascending ``known`` ids, at least one; -1 for others."""
+    at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[at] == ids, rows[at], -1)

@@ -14,9 +14,9 @@ import queue
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -32,6 +32,8 @@ _SMALLEST_SHARE = 8
 _QUERIES_AT_ONCE = 16
 """Most queries in one forward pass; with more, the first queries would wait for the last."""
 
+T = TypeVar("T")
+
 _FIRST_RATE = 50.0
 """Texts per second assumed before the first measurement, for ``retry_after_s``."""
 
@@ -40,17 +42,17 @@ class _Waiting:
     """A caller that awaits ``answer``. Created on the caller's event loop, woken from a thread."""
 
     def __init__(self) -> None:
-        self.answer: asyncio.Future[Vectors] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    def wake(self, result: Vectors | RagsvcError) -> None:
-        """Set the answer if the caller still waits; later calls have no effect."""
+    def wake(self, result: object) -> None:
+        """Set the answer if the caller still waits; later calls have no effect. An exception is raised there."""
         with contextlib.suppress(RuntimeError):  # the caller's event loop is closed, so the caller no longer waits
             self.answer.get_loop().call_soon_threadsafe(self._answer, result)
 
-    def _answer(self, result: Vectors | RagsvcError) -> None:
+    def _answer(self, result: object) -> None:
         if self.answer.done():
             return
-        if isinstance(result, RagsvcError):
+        if isinstance(result, Exception):
             self.answer.set_exception(result)
         else:
             self.answer.set_result(result)
@@ -72,11 +74,28 @@ class _Call(_Waiting):
 
 
 class _Query(_Waiting):
-    """A waiting call of ``embed_query``."""
+    """A waiting call: the vectors of its texts, of which some may be known, and the work to do with them."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(
+        self, texts: Sequence[str], known: dict[str, Vectors], work: Callable[[Sequence[Vectors]], object] | None
+    ) -> None:
         super().__init__()
-        self.text = text
+        self.texts = texts
+        self.vectors = known
+        self.missing = [text for text in dict.fromkeys(texts) if text not in known]
+        self.work = work
+
+    def finish(self) -> None:
+        """Wake the caller with the result of the work, or without work."""
+        if self.work is None:
+            self.wake(None)
+        elif not self.answer.done():
+            try:
+                result = self.work([self.vectors[text] for text in self.texts])
+            except Exception as error:  # noqa: BLE001 - raised in the task that waits
+                self.wake(error)
+            else:
+                self.wake(result)
 
 
 class EmbeddingBatcher:
@@ -89,7 +108,7 @@ class EmbeddingBatcher:
         max_batch_texts: int = 48,
         max_wait_s: float = 0.003,
         max_waiting_texts: int = 8192,
-        max_waiting_queries: int = 256,
+        max_waiting_queries: int = 512,
         bulk_threads: int = 2,
         query_threads: int = 2,
         cached_queries: int = 1024,
@@ -179,7 +198,8 @@ class EmbeddingBatcher:
             self._calls.append(call)
             self._waiting_texts += len(texts)
             self._changed.notify_all()
-        return await call.answer
+        vectors: Vectors = await call.answer
+        return vectors
 
     async def embed_query(self, text: str) -> Vectors:
         """Embed one query; returns ``(dim,)`` float32, from the cache if the same text was embedded before.
@@ -189,24 +209,47 @@ class EmbeddingBatcher:
             ShuttingDown: the batcher is closed.
             EmbeddingFailed: the model failed.
         """
-        if self._closing:
-            raise ShuttingDown("The service is stopping.")
-        if (known := self._cache.get(text)) is not None:
+        if not self._closing and (known := self._cache.get(text)) is not None:
             self._cache.move_to_end(text)
             return known
+        query = self._query([text], None)
+        await self._answer_of(query)
+        return query.vectors[text]
+
+    async def with_queries(self, texts: Sequence[str], work: Callable[[Sequence[Vectors]], T]) -> T:
+        """Embed queries as ``embed_query`` does, and run ``work`` with their vectors; see the port ``Batcher``.
+
+        Of several calls that wait, a thread embeds the texts together and then does the work of each. A call that was
+        cancelled is left out.
+        """
+        query = self._query(texts, work)
+        result: T = await self._answer_of(query)
+        return result
+
+    def _query(self, texts: Sequence[str], work: Callable[[Sequence[Vectors]], object] | None) -> _Query:
+        if self._closing:
+            raise ShuttingDown("The service is stopping.")
         if self._waiting_queries >= self._max_waiting_queries:
             raise Overloaded("Too many queries wait for their embedding.", retry_after_s=1.0)
-        query = _Query(text)
+        known: dict[str, Vectors] = {}
+        for text in texts:
+            if (vector := self._cache.get(text)) is not None:
+                self._cache.move_to_end(text)
+                known[text] = vector
+        return _Query(texts, known, work)
+
+    async def _answer_of(self, query: _Query) -> Any:  # noqa: ANN401 - what its work returns
         self._waiting_queries += 1
         try:
             self._queries.put(query)
-            vector = await query.answer
+            result = await query.answer
         finally:
             self._waiting_queries -= 1
-        self._cache[text] = vector
+        for text in query.missing:
+            self._cache[text] = query.vectors[text]
         while len(self._cache) > self._cached_queries:
             self._cache.popitem(last=False)
-        return vector
+        return result
 
     def _answer_queries(self) -> None:
         """Embed queries until closed. Each pass takes this thread's share of the queries that wait."""
@@ -225,8 +268,9 @@ class EmbeddingBatcher:
     def _embed_queries(self, queries: Sequence[_Query]) -> None:
         if not queries:
             return
+        texts = [text for query in queries for text in query.missing]
         try:
-            vectors = _checked(self._embedder.embed_queries([query.text for query in queries]), len(queries))
+            vectors = _checked(self._embedder.embed_queries(texts), len(texts)) if texts else ()
         except Exception as raised:  # noqa: BLE001 - callers must be woken after any error; the cause is kept
             if len(queries) == 1:
                 queries[0].wake(raised if isinstance(raised, RagsvcError) else _failed(raised))
@@ -234,8 +278,13 @@ class EmbeddingBatcher:
             for query in queries:  # separately, so that a failing text does not fail the others
                 self._embed_queries([query] if not query.answer.done() else [])
             return
-        for query, vector in zip(queries, vectors, strict=True):
-            query.wake(vector)
+        row = 0
+        for query in queries:
+            for text in query.missing:
+                query.vectors[text] = vectors[row]
+                row += 1
+        for query in sorted(queries, key=lambda query: query.work is not None):  # those without work wait no longer
+            query.finish()
 
     def _work(self) -> None:
         """Embed batches until closed, then fail the waiting calls."""

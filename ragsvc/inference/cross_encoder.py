@@ -14,6 +14,7 @@ import numpy as np
 
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.core.ports.embedding import Scores
+from ragsvc.inference.shipped_model import require_sentence_transformers
 
 
 class CrossEncoderReranker:
@@ -24,8 +25,9 @@ class CrossEncoderReranker:
 
         Raises:
             ConfigurationError: the model returns several labels instead of one score.
-            EmbeddingFailed: the model cannot be loaded.
+            EmbeddingFailed: the model cannot be loaded, or sentence-transformers is not installed.
         """
+        require_sentence_transformers()
         self._name = name or folder.name
         self._batch_texts = batch_texts
         self._lock = threading.Lock()

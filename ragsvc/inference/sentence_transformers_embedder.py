@@ -9,8 +9,9 @@ import numpy as np
 
 from ragsvc.core.errors import EmbeddingFailed
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
-from ragsvc.inference.model_files import ModelFiles
+from ragsvc.inference.model_files import ModelFiles, with_weights
 from ragsvc.inference.reference_vectors import limit_tokens
+from ragsvc.inference.shipped_model import require_sentence_transformers
 from ragsvc.inference.tokens import Vocabulary, load_tokenizer
 
 
@@ -23,6 +24,8 @@ class SentenceTransformersEmbedder:
         Raises:
             EmbeddingFailed: the model cannot be loaded.
         """
+        require_sentence_transformers()
+        files = with_weights(files)
         self._files = files
         self._batch_texts = batch_texts
         self._runtime = runtime

@@ -6,7 +6,6 @@ depth, and the number of documents that one upload can bring is limited.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 
 import anyio
@@ -17,7 +16,7 @@ from ragsvc.core import file_types
 from ragsvc.core.defaults import MAX_FILENAME_LENGTH, SOURCE_PATH_KEY, SOURCE_ROOT_KEY
 from ragsvc.core.documents import AttachedFile, Document, Problem, ProblemCode
 from ragsvc.core.errors import QuotaExceeded, TooLarge
-from ragsvc.core.ids import DocumentId
+from ragsvc.core.ids import DocumentId, new_document_id
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.file_removals import FileRemovals
@@ -140,7 +139,7 @@ class AttachedDocuments:
                 document = document_rows.insert_document(
                     connection,
                     document_rows.NewDocument(
-                        public_id=f"doc_{secrets.token_hex(12)}",
+                        public_id=new_document_id(),
                         tenant=parent.tenant,
                         collection=document_rows.find_collection(connection, parent.tenant, parent.collection),
                         filename=_file_name(file.name, media_type),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,6 @@ from sqlalchemy import Connection
 from ragsvc.core.defaults import DEFAULT_COLLECTION, MAX_FILENAME_LENGTH
 from ragsvc.core.documents import Document, DocumentStatus, Page, Problem, ProblemCode, StoredPassage
 from ragsvc.core.errors import (
-    CollectionNotFound,
     Conflict,
     DocumentNotFound,
     FailureReason,
@@ -30,9 +28,10 @@ from ragsvc.core.errors import (
 from ragsvc.core.file_names import default_filename
 from ragsvc.core.file_types import HEAD_BYTES, MEDIA_TYPES, READABLE, TAIL_BYTES
 from ragsvc.core.files import UploadedFile
-from ragsvc.core.ids import TenantId
+from ragsvc.core.ids import TenantId, new_document_id
 from ragsvc.core.validation import MAX_INTEGER, check_collection_name, check_number, check_text_length, invalid_value
 from ragsvc.services.access_control import write_to_the_end
+from ragsvc.services.arrivals import Arrival, Arrivals
 from ragsvc.services.idempotency import IdempotentRequest, once, recall
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestService, stored_file_damaged
@@ -41,7 +40,7 @@ from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows, file_rows, passage_rows
 from ragsvc.store import document_rows as rows
 from ragsvc.store import job_rows as jobs
-from ragsvc.store.blobs import BlobStore, IncomingFile
+from ragsvc.store.blobs import BlobStore, EncryptedFile, IncomingFile, check_size
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
@@ -57,6 +56,8 @@ from ragsvc.store.file_deletion_rows import separate_file
 from ragsvc.store.text_integrity import is_readable
 
 _BUFFER_BYTES = 1 << 20
+_ARRIVAL_S = 0.05
+"""How long a small upload may wait for others, so that one commit registers all of them."""
 _MAX_METADATA_KEYS = 64
 _MAX_METADATA_BYTES = 16_384
 
@@ -116,6 +117,7 @@ class DocumentService:
         self._quotas = quotas or TenantQuotas()
         self._clock = clock
         self.max_document_bytes = max_document_bytes
+        self._arrivals = Arrivals(wait_s=_ARRIVAL_S)
 
     # -- upload ------------------------------------------------------------------------------------------------
 
@@ -129,13 +131,13 @@ class DocumentService:
         """
         if self._space is not None:
             self._space.check()
-        incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=self.max_document_bytes))
+        limit = self.max_document_bytes
+        check_size(announced_bytes or 0, limit_bytes=limit, what="document")
+        receiving = UploadInProgress(lambda: self._blobs.incoming(limit_bytes=limit), limit_bytes=limit)
         try:
-            incoming.expect(announced_bytes or 0)
-            yield UploadInProgress(incoming)
+            yield receiving
         finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(incoming.discard)
+            await receiving.discard()
 
     async def add(
         self,
@@ -157,15 +159,31 @@ class DocumentService:
             DocumentNotFound: a repetition, and the document was deleted in between.
         """
         _check(upload)
+        with self._arrivals.expected() as arrival:
+            return await self._add(tenant, receiving, upload, arrival, identify=identify, require_caller=require_caller)
+
+    async def _add(
+        self,
+        tenant: TenantId,
+        receiving: UploadInProgress,
+        upload: Upload,
+        arrival: Arrival,
+        *,
+        identify: Callable[..., IdempotentRequest | None],
+        require_caller: Callable[[Connection], None],
+    ) -> UploadResult:
+        if not jobs.is_small(upload.media_type, receiving.size_bytes):
+            arrival.give_up()  # nobody waits until a large file is written
         sha256 = await receiving.finish()
         request = identify(sha256.encode(), msgspec.json.encode(upload))
         async with self._file_lock(tenant, sha256):
             now = int(self._clock())
-            known = await self._database.read(lambda connection: recall(connection, request, now=now, kind=str))
-            if known is not None:
-                return UploadResult(document=await self.get(tenant, known), created=True)
+            if request is not None:
+                known = await self._database.read(lambda connection: recall(connection, request, now=now, kind=str))
+                if known is not None:
+                    return UploadResult(document=await self.get(tenant, known), created=True)
             return await self._register(
-                tenant, receiving.incoming, sha256, upload, request=request, require_caller=require_caller
+                tenant, receiving.incoming, sha256, upload, arrival, request=request, require_caller=require_caller
             )
 
     async def _register(
@@ -174,20 +192,15 @@ class DocumentService:
         incoming: IncomingFile,
         sha256: str,
         upload: Upload,
+        arrival: Arrival,
         *,
         request: IdempotentRequest | None,
         require_caller: Callable[[Connection], None],
     ) -> UploadResult:
         now = int(self._clock())
 
-        def find(connection: Connection) -> Document | None:
-            with contextlib.suppress(CollectionNotFound):
-                collection = rows.find_collection(connection, tenant, upload.collection)
-                return rows.find_by_sha256(connection, collection.id, sha256)
-            return None
-
         def keep(connection: Connection) -> Document | None:
-            document = find(connection)
+            document = _find_uploaded(connection, tenant, upload.collection, sha256)
             if document is None:
                 return None
             attachment_rows.mark_uploaded(connection, document.id)
@@ -195,7 +208,7 @@ class DocumentService:
             return rows.get_by_row_id(connection, document.id)
 
         def find_kept(connection: Connection) -> tuple[Document | None, bool]:
-            document = find(connection)
+            document = _find_uploaded(connection, tenant, upload.collection, sha256)
             kept = document is not None and not document.attached
             return document, kept and document is not None and file_rows.has_implicit_file(connection, document.id)
 
@@ -203,14 +216,17 @@ class DocumentService:
         if existing is not None and not kept:  # from now on it outlives what it is attached to, and its other files
             existing = await self._database.write(keep)
         if existing is not None:
+            arrival.give_up()
             with contextlib.suppress(DocumentNotFound):  # deleted meanwhile: the bytes become a new document
                 await self._mend_file(existing, incoming)
                 again = await self._uploaded_again(existing, upload)
                 await self._remember(request, again.document)
                 return again
 
+        is_small = upload.password is None and jobs.is_small(upload.media_type, incoming.size_bytes)
+
         def register(connection: Connection) -> Document:
-            if jobs.waiting_count(connection) >= self._max_queued:
+            if not jobs.has_room(connection, self._max_queued):
                 raise Overloaded("Too many documents are queued. Try again later.", retry_after_s=10)
             require_caller(connection)
             self._quotas.check_document(connection, tenant, upload.collection, incoming.size_bytes)
@@ -218,7 +234,7 @@ class DocumentService:
             document = rows.insert_document(
                 connection,
                 rows.NewDocument(
-                    public_id=f"doc_{secrets.token_hex(12)}",
+                    public_id=new_document_id(),
                     tenant=tenant,
                     collection=collection,
                     filename=upload.filename or default_filename(upload.media_type),
@@ -229,14 +245,18 @@ class DocumentService:
                     created_at=now,
                 ),
             )
-            jobs.enqueue(connection, document.id, tenant, password=upload.password, now=now)
+            if is_small:
+                jobs.enqueue_small(connection, document.id, tenant, now=now)
+            else:
+                jobs.enqueue(connection, document.id, tenant, password=upload.password, now=now)
             once(connection, request, now=now, kind=str, change=lambda: document.public_id)
             return document
 
         async with self._ingest.file_removals.storing(tenant, sha256):
             await anyio.to_thread.run_sync(self._blobs.publish, incoming, tenant, sha256)
+            await arrival.together()
             document = await write_to_the_end(self._database, register)
-        self._ingest.kick()
+        self._ingest.kick(small=is_small)
         self._hub.notify(document)
         return UploadResult(document=document, created=True)
 
@@ -398,8 +418,8 @@ class DocumentService:
             raise StoredDataDamaged(f"The stored text of page {number} is damaged. Upload the document again.")
         return page
 
-    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | Iterator[bytes]]:
-        """The stored file: its path, or its content in pieces if encrypted on disk.
+    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | EncryptedFile]:
+        """The stored file: its path, or a reader if it is encrypted on disk.
 
         Raises:
             DocumentNotFound: the tenant has no such document.
@@ -411,9 +431,7 @@ class DocumentService:
         except StoredDataDamaged as error:
             await self._note(document, stored_file_damaged(document, error))
             raise
-        if self._blobs.encrypted:
-            return document, self._blobs.chunks(tenant, document.sha256)
-        return document, self._blobs.path(tenant, document.sha256)
+        return document, self._blobs.content(tenant, document.sha256)
 
     async def _note(self, document: Document, problem: Problem) -> None:
         """Add a problem to a document; the error that led to it matters more than a failure to write."""
@@ -557,31 +575,60 @@ class DocumentService:
 
 
 class UploadInProgress:
-    """An upload that is being received: buffered, then written and hashed in a worker thread."""
+    """An upload that is being received: buffered, then written and hashed in a worker thread.
 
-    def __init__(self, incoming: IncomingFile) -> None:
-        self.incoming = incoming
+    ``make`` makes its file with the first bytes that are written, so that a small upload changes threads once.
+    """
+
+    def __init__(self, make: Callable[[], IncomingFile], *, limit_bytes: int, what: str = "document") -> None:
+        self._make = make
+        self._incoming: IncomingFile | None = None
+        self._limit_bytes = limit_bytes
+        self._what = what
+        self.size_bytes = 0
         self._buffer = bytearray()
         self.head = b""
         self.tail = b""
 
+    @property
+    def incoming(self) -> IncomingFile:
+        """The file, after ``finish``."""
+        assert self._incoming is not None  # noqa: S101 - made by ``finish``
+        return self._incoming
+
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append. Raises ``TooLarge`` and ``StorageFull``."""
+        self.size_bytes += len(data)
+        check_size(self.size_bytes, limit_bytes=self._limit_bytes, what=self._what)
         if len(self.head) < HEAD_BYTES:
             self.head += bytes(data[: HEAD_BYTES - len(self.head)])
         self.tail = (self.tail + bytes(data[-TAIL_BYTES:]))[-TAIL_BYTES:]
         self._buffer += data
         if len(self._buffer) >= _BUFFER_BYTES:
-            await self._flush()
+            await anyio.to_thread.run_sync(self._flush)
 
-    async def _flush(self) -> None:
-        data, self._buffer = self._buffer, bytearray()
-        await anyio.to_thread.run_sync(self.incoming.write, data)
+    def _flush(self) -> IncomingFile:
+        if self._incoming is None:
+            self._incoming = self._make()
+        if self._buffer:
+            data, self._buffer = self._buffer, bytearray()
+            self._incoming.write(data)
+        return self._incoming
+
+    def opened(self) -> IncomingFile:
+        """The file, made if necessary, for a caller that writes to it directly. Blocks."""
+        return self._flush()
 
     async def finish(self) -> str:
         """Make all bytes durable; returns their SHA-256 in hex."""
-        await self._flush()
-        return await anyio.to_thread.run_sync(self.incoming.finish)
+        return await anyio.to_thread.run_sync(lambda: self._flush().finish())
+
+    async def discard(self) -> None:
+        """Remove the file unless it was published."""
+        incoming = self._incoming
+        if incoming is not None and not incoming.published:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(incoming.discard)
 
 
 def _resolved(
@@ -595,6 +642,13 @@ def _resolved(
         found = rows.find_collection(connection, tenant, collection)
         which = msgspec.structs.replace(which, collection_id=found.id)
     return which
+
+
+def _find_uploaded(connection: Connection, tenant: TenantId, collection: str, sha256: str) -> Document | None:
+    """The document of a collection with these bytes, if both exist."""
+    if not rows.has_bytes(connection, tenant, collection, sha256):  # a new upload, which takes one statement
+        return None
+    return rows.find_by_sha256(connection, rows.find_collection(connection, tenant, collection).id, sha256)
 
 
 def _has_ended(document: Document) -> bool:

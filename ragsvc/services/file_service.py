@@ -6,7 +6,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import file_rows
-from ragsvc.store.blobs import BlobStore, IncomingFile
+from ragsvc.store.blobs import BlobStore, EncryptedFile, IncomingFile
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.file_deletion_rows import DeletedFile, delete_file
@@ -100,12 +100,13 @@ class FileService:
         if self._space is not None:
             self._space.check()
         limit = self.max_file_bytes if limit_bytes is None else limit_bytes
-        incoming = await anyio.to_thread.run_sync(lambda: self._blobs.incoming(limit_bytes=limit, what=what))
+        receiving = UploadInProgress(
+            lambda: self._blobs.incoming(limit_bytes=limit, what=what), limit_bytes=limit, what=what
+        )
         try:
-            yield UploadInProgress(incoming)
+            yield receiving
         finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(incoming.discard)
+            await receiving.discard()
 
     async def add(
         self,
@@ -236,8 +237,8 @@ class FileService:
 
     async def content(
         self, tenant: TenantId, public_id: str, *, reach: FileReach = WHOLE_TENANT
-    ) -> tuple[UploadedFile, Path | Iterator[bytes]]:
-        """The stored bytes: their path, or the plain bytes in pieces if encrypted on disk.
+    ) -> tuple[UploadedFile, Path | EncryptedFile]:
+        """The stored bytes: their path, or a reader if they are encrypted on disk.
 
         Raises:
             FileNotFound: the caller has no such file.
@@ -249,9 +250,7 @@ class FileService:
         except StoredDataDamaged as error:
             await self.get(tenant, public_id, reach=reach)  # deleted meanwhile
             raise StoredDataDamaged("The stored bytes of this file are damaged. Upload the file again.") from error
-        if self._blobs.encrypted:
-            return file, self._blobs.chunks(tenant, file.sha256)
-        return file, self._blobs.path(tenant, file.sha256)
+        return file, self._blobs.content(tenant, file.sha256)
 
     # -- delete ------------------------------------------------------------------------------------------------
 

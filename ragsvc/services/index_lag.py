@@ -56,6 +56,10 @@ class IndexLag:
         finally:
             self._committing[collection_id] -= 1
 
+    async def follow(self, collection_id: CollectionId) -> None:
+        """Update the indexes for commits that no search has to wait for; a later commit tries again after a failure."""
+        await self._try_to_follow(collection_id)
+
     async def settled(self, collection_id: CollectionId) -> None:
         """Return when every commit that a client may have seen is searchable, or cannot be for lack of disk space."""
         if self._committing[collection_id] > 0 or collection_id in self._stale:

@@ -1,5 +1,9 @@
 """Runs jobs: a queued document is parsed in a child process and embedded in batches, then one commit makes it ready.
 
+The words of a document are searchable once it is parsed, and its vectors batch by batch. A short document is usually
+embedded within that time, so that its words and vectors become searchable together; its words do not wait longer than
+a second for the vectors. A document that fails is not searchable any more.
+
 A job of a ready document replaces its vectors after a rename. Every step is idempotent: a job that a crash or a
 shutdown interrupted continues from the rows that it had stored.
 """
@@ -7,19 +11,22 @@ shutdown interrupted continues from the rows that it had stored.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.from_thread
 import msgspec
 from sqlalchemy import Connection
 
-from ragsvc.core.documents import Document, DocumentStatus, Problem, ProblemCode, Stage
+from ragsvc.core.documents import Document, DocumentStatus, Page, Problem, ProblemCode, Stage
 from ragsvc.core.errors import (
     EmbeddingFailed,
     ExtractionFailed,
@@ -30,19 +37,28 @@ from ragsvc.core.errors import (
     StoredDataDamaged,
 )
 from ragsvc.core.file_types import PICTURES
-from ragsvc.core.ids import DocumentId
+from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.log_events import log_event
 from ragsvc.core.observation import ObservedOperation, Observer
-from ragsvc.core.ports.parsing import ParsedDocument, Parser
+from ragsvc.core.ports.parsing import BatchParser, ParsedDocument, Parser, RecognitionDeferred, RecognitionTurn
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.services.access_control import write_to_the_end
 from ragsvc.services.attached_documents import AttachedDocuments, AttachmentLimits, picture_left_out
+from ragsvc.services.early_pages import EarlyPages
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.services.file_removals import FileRemovals
 from ragsvc.services.index_lag import IndexLag
-from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
+from ragsvc.services.passage_vectors import (
+    EMBEDDED_AT_ONCE,
+    DocumentGone,
+    DocumentRenamed,
+    EmbeddingSteps,
+    PassageVectors,
+)
 from ragsvc.services.progress_events import ProgressHub
+from ragsvc.services.recognition_share import JobPlace, RecognitionShare
+from ragsvc.services.small_documents import IngestedTogether, SmallDocuments
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows
 from ragsvc.store import job_rows as rows
@@ -52,7 +68,7 @@ from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_rows import DeletedDocument, add_problem, delete_document, get_by_row_id
 from ragsvc.store.file_rows import has_files_beside_own
 from ragsvc.store.job_rows import ClaimedJob, JobOutcome, JobWork
-from ragsvc.store.parsed_rows import store_parsed
+from ragsvc.store.parsed_rows import make_searchable, store_parsed
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +77,20 @@ _PROGRESS_EVERY_S = 0.5
 _IDLE_POLL_S = 30.0
 _RETRY_S = 5.0
 _FULL_POLL_S = 1.0
+_PATIENCE_S = 1.0
+_SMALL_AT_ONCE = 64
+"""Most small documents that are ingested together: they share each fixed cost, and none waits for many others."""
+_GATHER_S = 0.2
+_GATHER_POLL_S = 0.02
+_STREAM_S = 1.0
+"""If small documents were ingested together within this time, the next ones wait ``_GATHER_S`` for further ones."""
 _MAY_NEED_DISK = frozenset({FailureReason.PARSER_CRASHED, FailureReason.INTERNAL_ERROR, FailureReason.DAMAGED})
 """Failures of the parser that a full disk can cause, as its child process may write temporary files."""
 
 
 class IngestLimits(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 3
+    recognisers: int = 2
     attachments: AttachmentLimits = AttachmentLimits()
     quotas: TenantQuotas = TenantQuotas()
 
@@ -86,16 +110,23 @@ class IngestService:
         options: IngestLimits,
         clock: Callable[[], float] = time.time,
         retry_s: float = _RETRY_S,
+        patience_s: float = _PATIENCE_S,
         space: DiskSpace | None = None,
         observer: Observer | None = None,
+        early: EarlyPages | None = None,
     ) -> None:
         """``retry_s``: seconds until the next attempt after an error that may pass.
+
+        ``patience_s``: a short document whose vectors take longer becomes searchable by its words before.
+        ``early`` takes the pages of documents that are being parsed.
 
         While the disk is full, which ``space`` knows, no job is begun. After a fault of the service, such as a full
         queue, the worker pauses as well as the job. After a failed renewal only its job waits, and the worker runs
         other jobs.
         """
         self._retry_s = retry_s
+        self.early = early
+        self._patience_s = patience_s
         self._space = space
         self._unreleased: set[int] = set()
         self._database = database
@@ -113,25 +144,41 @@ class IngestService:
             limits=options.attachments,
             quotas=options.quotas,
         )
+        self._small = (
+            SmallDocuments(
+                database=database, blobs=blobs, parser=parser, spaces=spaces, index_lag=index_lag, clock=clock
+            )
+            if isinstance(parser, BatchParser)
+            else None
+        )
         self._index_lag = index_lag
         self._hub = hub
         self._options = options
         self._clock = clock
         self._observer = observer or Observer()
         self._wake = anyio.Event()
+        self._wake_small = anyio.Event()
+        self._running_together: set[DocumentId] = set()
+        self._small_queued = 0
+        self._stream_until = 0.0
         self._draining = anyio.Event()
         self._claiming = anyio.Lock()
         self._scopes: dict[DocumentId, anyio.CancelScope] = {}
         self._ended: dict[DocumentId, anyio.Event] = {}
+        self._places = anyio.Semaphore(options.workers)
+        self._recognition = RecognitionShare(options.recognisers)
         self._pace: dict[DocumentId, tuple[float, int]] = {}
         self._not_before: dict[int, float] = {}
 
     def now(self) -> int:
         return int(self._clock())
 
-    def kick(self) -> None:
-        """Wake the workers, because a job was queued."""
-        self._wake.set()
+    def kick(self, *, small: bool = False) -> None:
+        """Wake the workers, because a job was queued; ``small``: one that may run together with others."""
+        if not small or self._small is None:
+            self._wake.set()
+        self._small_queued += small
+        self._wake_small.set()
 
     async def resume(self) -> None:
         """Wake the workers, because the disk has room again."""
@@ -142,10 +189,13 @@ class IngestService:
         return len(self._scopes)
 
     def stop_work_on(self, document_id: DocumentId) -> None:
-        """Stop the job of a document that was deleted."""
+        """Stop the job of a document that was deleted; a job that runs together with others ends in a moment."""
         scope = self._scopes.get(document_id)
-        if scope is not None:
+        if scope is not None and document_id not in self._running_together:
             scope.cancel()
+        self._recognition.forget(document_id)
+        if self.early is not None:
+            self.early.drop(document_id)
 
     async def stop_work_on_all(self, document_ids: Collection[DocumentId]) -> None:
         """Stop the jobs of documents that are being deleted, and wait until they have stopped."""
@@ -157,6 +207,8 @@ class IngestService:
 
     def eta_s(self, document: Document) -> float | None:
         """Seconds until ready, estimated from this document's progress so far; ``None`` if unknown."""
+        if (recognition_s := self._recognition.eta_s(document)) is not None:
+            return recognition_s
         pace = self._pace.get(document.id)
         if pace is None or document.passages_total == 0 or document.status is DocumentStatus.READY:
             return None
@@ -171,8 +223,10 @@ class IngestService:
         """Run jobs until cancelled or drained."""
         await self._release_running()
         async with anyio.create_task_group() as group:
-            for _ in range(self._options.workers):
+            for _ in range(self._options.workers + self._options.recognisers):
                 group.start_soon(self._work)
+            if self._small is not None:
+                group.start_soon(self._work_on_small, self._small)
 
     async def _release_running(self) -> None:
         """Queue the jobs that a killed process left, as soon as the disk has room."""
@@ -187,21 +241,167 @@ class IngestService:
     def drain(self) -> None:
         """Claim no more jobs and queue the running ones again, for the next start."""
         self._draining.set()
-        self._wake.set()
+        self.kick()
         for scope in list(self._scopes.values()):
             scope.cancel()
 
     async def _work(self) -> None:
         while not self._draining.is_set():
             wake = self._wake
-            job = await self._claim()
+            await self._places.acquire()
+            place = JobPlace(self._places)
+            try:
+                job = await self._claim()
+                if job is not None and not await self._run_job(job, place):
+                    await self._pause(self._retry_s)
+            finally:
+                place.leave()
             if job is None:
                 with anyio.move_on_after(self._idle_s()):
                     await wake.wait()
                 if self._wake is wake and wake.is_set():
                     self._wake = anyio.Event()
-            elif not await self._run_job(job):
+
+    async def _work_on_small(self, small: SmallDocuments) -> None:
+        """Run small jobs together: all that were queued while the ones before them ran."""
+        while not self._draining.is_set():
+            wake = self._wake_small
+            jobs = await self._claim_small()
+            if not jobs:
+                with anyio.move_on_after(self._idle_s()):
+                    await wake.wait()
+                if self._wake_small is wake and wake.is_set():
+                    self._wake_small = anyio.Event()
+                continue
+            if not await self._run_together(small, jobs):
                 await self._pause(self._retry_s)
+            if len(jobs) > 1:
+                self._stream_until = time.monotonic() + _STREAM_S
+
+    async def _gather(self, jobs: Sequence[ClaimedJob]) -> bool:
+        """Wait a moment for further small documents if many arrive; ``False`` if there are none.
+
+        Nobody is kept waiting: not while a request waits for one of these documents, and not for a single document.
+        """
+        deadline = time.monotonic() + _GATHER_S
+        if time.monotonic() > self._stream_until:
+            return False
+        while len(jobs) + self._small_queued < _SMALL_AT_ONCE and time.monotonic() < deadline:
+            if self._draining.is_set() or any(self._hub.is_watched(job.document.public_id) for job in jobs):
+                break
+            await self._pause(_GATHER_POLL_S)
+        return self._small_queued > 0 and len(jobs) < _SMALL_AT_ONCE and not self._draining.is_set()
+
+    async def _claim_small(self, tenant: TenantId | None = None, *, limit: int = _SMALL_AT_ONCE) -> list[ClaimedJob]:
+        """The next small jobs, if there are some and the disk has room; with ``tenant``, to add them to its others."""
+        if self._space is not None and self._space.is_full:
+            await self._pause(min(self._retry_s, _FULL_POLL_S))
+            return []
+        waiting = self._jobs_that_wait()
+        try:
+            async with self._claiming:
+                if self._draining.is_set():
+                    return []
+                self._small_queued = 0
+                busy = list(self._scopes)
+                jobs = await write_to_the_end(
+                    self._database,
+                    lambda connection: rows.claim_small(
+                        connection, limit=limit, tenant=tenant, waiting=waiting, busy=busy
+                    ),
+                )
+                scope = anyio.CancelScope()
+                for job in jobs:
+                    self._scopes[job.document.id] = scope
+                    self._ended[job.document.id] = anyio.Event()
+        except (StorageFull, Overloaded):
+            await self._pause(self._retry_s)
+            return []
+        if self._draining.is_set():
+            scope.cancel()
+        return jobs
+
+    async def _run_together(self, small: SmallDocuments, jobs: list[ClaimedJob]) -> bool:
+        """Run claimed jobs together. Those that do not end are queued: by themselves, or all again after a fault.
+
+        Adds jobs that are gathered to ``jobs``. Returns ``False`` for a passing fault of the service.
+        """
+        observed: dict[DocumentId, ObservedOperation] = {}
+        ingested = IngestedTogether()
+        again = True
+        scope = anyio.CancelScope()
+        self._share_scope(jobs, scope)
+        try:
+            with scope:
+                if await self._gather(jobs):
+                    more = await self._claim_small(jobs[0].document.tenant, limit=_SMALL_AT_ONCE - len(jobs))
+                    jobs += more
+                    self._share_scope(more, scope)
+                for job in jobs:
+                    observed[job.document.id] = self._observer.begin(
+                        "ingest", document_id=job.document.public_id, media_type=job.document.media_type
+                    )
+                ingested = await small.ingest([job.document for job in jobs])
+                again = False
+        except (StorageFull, Overloaded):
+            return False
+        except ShuttingDown:
+            pass
+        except Exception as error:  # noqa: BLE001 - each document runs by itself, and fails for its own reason
+            again = self._is_of_full_disk(error)
+            if not isinstance(error, EmbeddingFailed | ExtractionFailed):
+                _log_without_content(error, f"{len(jobs)} small documents")
+            return not again
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._end_together(jobs, observed, ingested, again=again)
+        return True
+
+    def _share_scope(self, jobs: Sequence[ClaimedJob], scope: anyio.CancelScope) -> None:
+        """Let a stop of the service cancel jobs that run together, but not the deletion of one of the documents."""
+        for job in jobs:
+            if self._scopes[job.document.id].cancel_called:
+                scope.cancel()
+            self._scopes[job.document.id] = scope
+            self._running_together.add(job.document.id)
+
+    async def _end_together(
+        self,
+        jobs: Sequence[ClaimedJob],
+        observed: Mapping[DocumentId, ObservedOperation],
+        ingested: IngestedTogether,
+        *,
+        again: bool,
+    ) -> None:
+        left = [job.job_id for job in jobs if job.document.id not in ingested.ready]
+        if left:
+            try:
+                await self._database.write(lambda connection: rows.release_small(connection, left, together=again))
+            except (StorageFull, Overloaded):
+                self._unreleased.update(left)
+            except ShuttingDown:
+                logger.warning("%d jobs could not be queued again; the next start queues them", len(left))
+        for job in jobs:
+            document = job.document
+            if (operation := observed.get(document.id)) is not None:
+                if document.id in ingested.ready:
+                    for stage, seconds in ingested.stage_s.items():
+                        operation.stage_ended(stage, seconds)
+                    operation.end()
+                operation.end("cancelled")
+            self._running_together.discard(document.id)
+            self._scopes.pop(document.id)
+            self._ended.pop(document.id).set()
+            self._hub.notify(document)
+        if left and not again:
+            self.kick()
+
+    def _is_of_full_disk(self, error: Exception) -> bool:
+        try:
+            self._raise_if_disk_is_full(error, suspect=True)
+        except StorageFull:
+            return True
+        return False
 
     async def _pause(self, seconds: float) -> None:
         """Wait after a fault, but not longer than until ``drain``."""
@@ -237,13 +437,13 @@ class IngestService:
         A document can have a new job before the worker of the former job has finished with it: a rename queues one as
         soon as the document is ready.
         """
-        waiting, busy = self._jobs_that_wait(), list(self._scopes)
+        waiting, busy = [*self._jobs_that_wait(), *self._recognition.deferred], list(self._scopes)
         unreleased, self._unreleased = self._unreleased, set()
 
         def claim(connection: Connection) -> ClaimedJob | None:
             for job_id in unreleased:
                 rows.release(connection, job_id)
-            return rows.claim(connection, now=self.now(), waiting=waiting, busy=busy)
+            return rows.claim(connection, now=self.now(), waiting=waiting, busy=busy, also_small=self._small is None)
 
         try:
             job = await write_to_the_end(self._database, claim)  # a committed claim has to be run or put back
@@ -257,7 +457,7 @@ class IngestService:
                 scope.cancel()
         return job
 
-    async def _run_job(self, job: ClaimedJob) -> bool:
+    async def _run_job(self, job: ClaimedJob, place: JobPlace) -> bool:
         """Run a claimed job; ``False`` if it is queued again because of a passing fault.
 
         A job that is cancelled is queued again, whoever cancels it. After any other error the row says that it runs:
@@ -268,15 +468,17 @@ class IngestService:
         is_renewal = job.work is JobWork.RENEW_VECTORS  # of a ready document: neither an ingest nor a failed one
         observer = Observer() if is_renewal else self._observer
         observed = observer.begin("ingest", document_id=document.public_id, media_type=document.media_type)
-        ended, interrupted = True, False
+        ended, interrupted, deferred = True, False, False
         with self._scopes[document.id] as scope:
             try:
                 with observed.active():
-                    ended = await self._attempt(job, observed)
+                    ended = await self._attempt(job, place, observed)
                 if not ended:
                     self._not_before[job.job_id] = time.monotonic() + self._retry_s
             except ShuttingDown:
                 interrupted = True
+            except RecognitionDeferred:  # its text pages stay searchable
+                interrupted = deferred = True
             except anyio.get_cancelled_exc_class():
                 interrupted = True
                 raise
@@ -285,20 +487,25 @@ class IngestService:
                 if interrupted or not ended or scope.cancel_called:
                     with anyio.CancelScope(shield=True):
                         await self._put_back(job)
+                if not deferred:
+                    self._drop_early(document)
                 self._scopes.pop(document.id)
                 self._pace.pop(document.id, None)
                 self._ended.pop(document.id).set()
+                if self._recognition.end(document.id, job.job_id, deferred=deferred):
+                    self.kick()
                 self._hub.notify(document)
         return ended
 
-    async def _attempt(self, job: ClaimedJob, observed: ObservedOperation) -> bool:
+    async def _attempt(self, job: ClaimedJob, place: JobPlace, observed: ObservedOperation) -> bool:
         """Run a job to its end, ready or failed; ``False`` if it has to run again because of a passing fault.
 
         Raises:
             ShuttingDown: it has to run again at the next start.
+            RecognitionDeferred: it has to run again when other documents have been recognised.
         """
         try:
-            failure = await self._failure_of(job, observed)
+            failure = await self._failure_of(job, place, observed)
             if failure is not None:
                 observed.end(failure.reason)
                 await self._fail(job, code=failure.reason, message=failure.message)
@@ -306,20 +513,24 @@ class IngestService:
             return False
         return True
 
-    async def _failure_of(self, job: ClaimedJob, observed: ObservedOperation) -> ExtractionFailed | None:
+    async def _failure_of(
+        self, job: ClaimedJob, place: JobPlace, observed: ObservedOperation
+    ) -> ExtractionFailed | None:
         """Run a job; ``None`` when it has ended, or the reason why the document cannot be ingested.
 
         Raises:
             StorageFull, Overloaded: a passing fault; this includes every fault of the disk, whichever library met it.
-            ShuttingDown: as ``_attempt``.
+            ShuttingDown, RecognitionDeferred: as ``_attempt``.
         """
         document = job.document
         try:
-            await (self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job, observed))
+            await (
+                self._renew_vectors(job) if job.work is JobWork.RENEW_VECTORS else self._ingest(job, place, observed)
+            )
             observed.end()
         except DocumentGone:
             return None
-        except (ShuttingDown, Overloaded):
+        except (ShuttingDown, Overloaded, RecognitionDeferred):
             raise
         except ExtractionFailed as error:
             self._raise_if_disk_is_full(error, suspect=error.reason in _MAY_NEED_DISK)
@@ -363,9 +574,13 @@ class IngestService:
         if job.work is JobWork.RENEW_VECTORS:
             await self._fail_renewal(job)
             return
-        await self._database.write(
-            lambda connection: rows.mark_failed(connection, document.id, code=code, message=message, now=self.now())
-        )
+        async with self._index_lag.committing(document.collection_id):  # it may have been searchable
+            await write_to_the_end(
+                self._database,
+                lambda connection: rows.mark_failed(
+                    connection, document.id, code=code, message=message, now=self.now()
+                ),
+            )
         log_event(
             logger,
             logging.WARNING,
@@ -416,12 +631,14 @@ class IngestService:
             job.attempts,
         )
 
-    async def _ingest(self, job: ClaimedJob, observed: ObservedOperation) -> None:
+    async def _ingest(self, job: ClaimedJob, place: JobPlace, observed: ObservedOperation) -> None:
         document = job.document
         _check_attempts(job)
         if job.work is JobWork.PARSE:
             with observed.stage("parse"):
-                document = await self._parse(job)
+                document = await self._parse(job, place)
+        elif not document.is_searchable:
+            document = await self._make_searchable(document)
         while (outcome := await self._embed_and_finish(document, observed)) is not JobOutcome.DONE:
             logger.info("%s is embedded again: %s", document.public_id, outcome.value)
             document = await self._read_again(document)
@@ -493,26 +710,64 @@ class IngestService:
             raise DocumentGone
         return current
 
-    async def _parse(self, job: ClaimedJob) -> Document:
+    async def _parse(self, job: ClaimedJob, place: JobPlace) -> Document:
         document = job.document
         begin = time.monotonic()
         await self._check_file(document)
+        progress = _PageProgress(self, document)
+        reports: dict[str, Any] = {}  # a parser that sends no early pages needs no parameters for them
+        if self.early is not None:
+            self.early.begin(document)
+            reports["on_pages"] = _EarlyReports(self.early, document, progress).put
+            reports["on_recognition"] = functools.partial(self._turn, job, place)
         async with _readable(self._blobs, document) as path:
             parsed = await self._parser.parse(
                 path,
                 media_type=document.media_type,
                 filename=document.filename,
                 password=job.password,
-                on_progress=_PageProgress(self, document).put,
+                on_progress=progress.put,
+                **reports,
             )
         timings = {**parsed.extraction.timings, "parse_s": round(time.monotonic() - begin, 3)}
         parsed = await self._with_attachments(document, parsed)
-        stored = await self._database.write(
-            lambda connection: store_parsed(connection, document.id, parsed, timings=timings, now=self.now())
-        )
+        is_long = len(parsed.passages) > EMBEDDED_AT_ONCE
+
+        def store(connection: Connection) -> Document | None:
+            stored = store_parsed(connection, document.id, parsed, timings=timings, now=self.now())
+            return make_searchable(connection, document.id) if is_long else stored
+
+        if is_long:
+            return await self._commit_searchable(document, store)
+        stored = await self._database.write(store)
         if stored is None:
             raise DocumentGone
         self._hub.notify(document)
+        return stored
+
+    def _turn(self, job: ClaimedJob, place: JobPlace, pages: int) -> RecognitionTurn:
+        turn = self._recognition.turn(job.document, job.job_id, place, pages=pages)
+        if turn is RecognitionTurn.MOVE:
+            self.kick()
+        return turn
+
+    def _drop_early(self, document: Document) -> None:
+        if self.early is not None:
+            self.early.drop(document.id)
+
+    async def _make_searchable(self, document: Document) -> Document:
+        """Make the words of a parsed document searchable, if they are not."""
+        return await self._commit_searchable(document, lambda connection: make_searchable(connection, document.id))
+
+    async def _commit_searchable(self, document: Document, write: Callable[[Connection], Document | None]) -> Document:
+        """Commit the words of a document, make its collection's searches wait for them, and announce the stage."""
+        async with self._index_lag.committing(document.collection_id):
+            stored = await write_to_the_end(self._database, write)
+            if stored is not None:
+                self._hub.notify(stored)
+        self._drop_early(document)
+        if stored is None:
+            raise DocumentGone
         return stored
 
     async def _check_file(self, document: Document) -> None:
@@ -541,7 +796,13 @@ class IngestService:
         begin = time.monotonic()
         self._pace[document.id] = (begin, document.passages_done)
         space = self._spaces.serving
-        await self._vectors.fill(space, document, on_batch=lambda: self._hub.notify(document))
+        steps = EmbeddingSteps(
+            on_batch=lambda: self._hub.notify(document),
+            between_batches=lambda: self._index_lag.follow(document.collection_id),
+            on_wait=functools.partial(self._make_searchable, document),
+            patience_s=math.inf if document.is_searchable else self._patience_s,
+        )
+        await self._vectors.fill(space, document, steps=steps)
         return space, time.monotonic() - begin
 
     def report_pages(self, document: Document, done: int, total: int) -> None:
@@ -568,6 +829,25 @@ class _PageProgress:
         if now - self._reported_at >= _PROGRESS_EVERY_S:
             self._reported_at = now
             self._service.report_pages(self._document, done, total)
+
+    def put_now(self, done: int, total: int) -> None:
+        """Pass on the first counts after pages became searchable without delay."""
+        self._reported_at = -math.inf
+        self.put(done, total)
+
+
+class _EarlyReports:
+    """Makes pages searchable while others are parsed, and announces them."""
+
+    def __init__(self, early: EarlyPages, document: Document, progress: _PageProgress) -> None:
+        self.early = early
+        self._document = document
+        self._progress = progress
+
+    def put(self, pages: list[Page], pages_total: int) -> None:
+        """Called in a worker thread."""
+        done = self.early.add(self._document.id, pages, pages_total)
+        anyio.from_thread.run_sync(self._progress.put_now, done, pages_total)
 
 
 @asynccontextmanager

@@ -1,8 +1,8 @@
 """Changes the embedding model without downtime: re-embeds in the background, then switches to the new space.
 
-The old space answers until every ready document has vectors of the new model. Progress is stored as rows, so an
-interrupted run continues where it stopped. Vectors of the old model are kept: configuring the old model again switches
-back immediately.
+The old space answers while the new model is loaded, and until every ready document has vectors of it. Progress is
+stored as rows, so an interrupted run continues where it stopped. Vectors of the old model are kept: configuring the old
+model again switches back immediately.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from ragsvc.core.documents import Document
-from ragsvc.core.errors import EmbeddingFailed, Overloaded, StorageFull
+from ragsvc.core.errors import ConfigurationError, EmbeddingFailed, Overloaded, StorageFull
 from ragsvc.core.ids import DocumentId
 from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.services.passage_vectors import DocumentGone, DocumentRenamed, PassageVectors
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _DOCUMENTS_PER_READ = 32
 _RETRY_S = 5.0
+_LONGEST_RETRY_S = 600.0
 
 
 class Reembedding:
@@ -38,16 +39,18 @@ class Reembedding:
         *,
         database: Database,
         target: EmbeddingSpace,
+        load: Callable[[], Awaitable[None]] | None = None,
         prepare: Callable[[], Awaitable[None]],
         swap: Callable[[], Awaitable[None]],
         retry_s: float = _RETRY_S,
     ) -> None:
-        """``prepare`` loads the target's indexes; ``swap`` makes the target serve, after the rows name it.
+        """``load`` loads the target's model, ``prepare`` its indexes; ``swap`` makes it serve, after the rows name it.
 
         After a failure the run waits ``retry_s`` seconds and goes on; the document that failed is tried again later.
         """
         self._database = database
         self._target = target
+        self._load = load
         self._prepare = prepare
         self._swap = swap
         self._retry_s = retry_s
@@ -67,6 +70,7 @@ class Reembedding:
         begin = time.monotonic()
         self.total = await self._database.read(lambda c: rows.count_without_vectors(c, self._target.model_id))
         logger.warning("embedding model changed to %s: re-embedding %d documents", self._target.model.name, self.total)
+        await self._load_model()
         while not await self._finished():
             await self._embed_missing()
         self.running = False
@@ -75,6 +79,19 @@ class Reembedding:
             self._target.model.name,
             time.monotonic() - begin,
         )
+
+    async def _load_model(self) -> None:
+        """Load the target's model; after a failure the former model serves on, and loading is tried again."""
+        wait_s = self._retry_s
+        while self._load is not None:
+            try:
+                await self._load()
+            except (ConfigurationError, EmbeddingFailed, StorageFull) as error:
+                logger.warning("embedding model %s: %s", self._target.model.name, error.message)
+                await anyio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
+            else:
+                return
 
     async def _embed_missing(self) -> None:
         while await self._embed_each_once():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -19,7 +21,25 @@ from ragsvc.store import vector_rows as rows
 from ragsvc.store.database import Database
 from ragsvc.store.vector_rows import EmbeddablePassage, PassageVector, VectorsOutcome, embedding_hash
 
-_BATCH = 64
+EMBEDDED_AT_ONCE: Final = 64
+"""Passages in a batch."""
+
+
+async def _do_nothing() -> None:
+    pass
+
+
+class EmbeddingSteps(msgspec.Struct, frozen=True, kw_only=True):
+    """What is done while passages are embedded.
+
+    ``on_batch`` is called after a batch was stored. ``between_batches`` is awaited if others follow, while the next
+    batch is embedded. ``on_wait`` is awaited whenever the vectors of a batch take longer than ``patience_s``.
+    """
+
+    on_batch: Callable[[], None] = lambda: None
+    between_batches: Callable[[], Awaitable[None]] = _do_nothing
+    on_wait: Callable[[], Awaitable[object]] = _do_nothing
+    patience_s: float = math.inf
 
 
 class DocumentGone(Exception):
@@ -59,7 +79,7 @@ class PassageVectors:
         space: EmbeddingSpace,
         document: Document,
         *,
-        on_batch: Callable[[], None] = lambda: None,
+        steps: EmbeddingSteps | None = None,
     ) -> None:
         """Give every passage of the document that has no vector in ``space`` a vector.
 
@@ -68,7 +88,7 @@ class PassageVectors:
             DocumentRenamed: the document was renamed; read it again and repeat.
             EmbeddingFailed, Overloaded, StorageFull: nothing of the running batches was stored.
         """
-        await _Embedding(self._database, self._clock, space, document, only_missing=True).run(on_batch)
+        await _Embedding(self._database, self._clock, space, document, only_missing=True).run(steps or EmbeddingSteps())
 
     async def renew(self, space: EmbeddingSpace, document: Document) -> None:
         """Replace the vectors in ``space`` that were made from a former text, that is, from the document's former name.
@@ -76,7 +96,7 @@ class PassageVectors:
         Raises:
             As ``fill``.
         """
-        await _Embedding(self._database, self._clock, space, document, only_missing=False).run()
+        await _Embedding(self._database, self._clock, space, document, only_missing=False).run(EmbeddingSteps())
 
 
 class _Embedding:
@@ -98,7 +118,7 @@ class _Embedding:
         self._only_missing = only_missing
         self._after = 0
 
-    async def run(self, on_batch: Callable[[], None] = lambda: None) -> None:
+    async def run(self, steps: EmbeddingSteps) -> None:
         """Embed and store all passages that need it."""
         batches: deque[_Batch] = deque()
         try:
@@ -112,14 +132,24 @@ class _Embedding:
                     return
                 if len(batches) == 1 and passages:
                     continue
+                if not math.isinf(steps.patience_s):
+                    await self._wait(batches[0], steps)
                 await self._store(batches[0])
                 batches.popleft()
-                on_batch()
+                steps.on_batch()
+                if batches:
+                    await steps.between_batches()
         finally:
             for batch in batches:
                 batch.embedding.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.gather(*(batch.embedding for batch in batches), return_exceptions=True)
+
+    @staticmethod
+    async def _wait(batch: _Batch, steps: EmbeddingSteps) -> None:
+        finished, _ = await asyncio.wait({batch.embedding}, timeout=steps.patience_s)
+        if not finished:
+            await steps.on_wait()
 
     async def _next_passages(self) -> list[_PreparedPassage]:
         """The next passages that need a vector; empty at the end of the document."""
@@ -130,7 +160,7 @@ class _Embedding:
                     self._document.id,
                     self._space.model_id,
                     after=self._after,
-                    limit=_BATCH,
+                    limit=EMBEDDED_AT_ONCE,
                     only_missing=self._only_missing,
                 )
             )

@@ -51,6 +51,10 @@ class ProgressHub:
         for feed in self._feeds.get(document.tenant, ()):
             feed.put(document)
 
+    def is_watched(self, public_id: str) -> bool:
+        """Whether a request waits for a document."""
+        return public_id in self._watchers
+
     def wake(self, public_id: str) -> None:
         """Wake the watchers of a document only."""
         for event in self._watchers.get(public_id, ()):

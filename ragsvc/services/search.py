@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
+from typing import TypeAlias
 
 import anyio
 import msgspec
@@ -17,17 +19,19 @@ from sqlalchemy import Connection
 from ragsvc.core.defaults import DEFAULT_COLLECTION, DEFAULT_RERANK_BUDGET_MS
 from ragsvc.core.documents import CitedFile, Collection, StoredPassage
 from ragsvc.core.errors import CollectionNotFound
-from ragsvc.core.ids import CollectionId, TenantId
+from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.observation import ObservedOperation, Observer
 from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.core.ports.indexes import DocumentJudgement, Hits, Ids, Indexes
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
+from ragsvc.core.retrieval.early_passages import EarlyIndexes, EarlyRows
 from ragsvc.core.retrieval.explanations import ScorePartName, score_part
-from ragsvc.core.retrieval.passage_search import PassageRows, RankedPassages, search_passages
+from ragsvc.core.retrieval.passage_search import CollectionIndexes, PassageRows, RankedPassages, search_passages
 from ragsvc.core.retrieval.ranking import OPENING_CHARACTERS, Candidate, name_and_title
 from ragsvc.core.retrieval.search_values import SearchHit, SearchMode, SearchQuery, SearchResult
 from ragsvc.core.validation import check_not_blank, invalid_value
+from ragsvc.services.early_pages import EarlyPages
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.store_names import StoreNames
 from ragsvc.store import document_rows as rows
@@ -35,11 +39,12 @@ from ragsvc.store.cited_file_rows import cited_files
 from ragsvc.store.database import Database
 from ragsvc.store.passage_rows import (
     load_asked_passages,
-    load_joined_texts,
     load_names,
     load_openings,
     load_passages,
+    load_texts,
 )
+from ragsvc.store.searchable_documents import being_ingested
 
 _RERANKED = 40
 _REMEMBERED_OPENINGS = 4096
@@ -47,7 +52,14 @@ _REMEMBERED_COLLECTIONS = 10_000
 _RERANK_THREADS = 2
 _RERANK_BATCH = 4
 _LOADING_THREADS = 4
+_LONGEST_REMEMBERED_BYTES = 16 << 10
+_ENTRY_BYTES = 150
+"""Memory of an entry of a cache besides its text."""
+
+_BETWEEN = BETWEEN_TEXTS.encode()
 _NO_FILES: Mapping[str, CitedFile] = MappingProxyType({})
+_Found: TypeAlias = tuple[RankedPassages, Mapping[str, CitedFile], float]
+"""The ranked passages, the files of their documents if wanted, and the seconds until the indexes had answered."""
 
 
 class SearchService:
@@ -63,13 +75,16 @@ class SearchService:
         rerank_budget_s: float = DEFAULT_RERANK_BUDGET_MS / 1000,
         observer: Observer | None = None,
         searched: Callable[[CollectionId], None] = lambda _: None,
+        early: EarlyPages | None = None,
     ) -> None:
         """``settled`` returns when every document reported as ready in a collection is searchable.
 
         ``reranker`` orders the best passages of every hybrid search, and of others on request, within
-        ``rerank_budget_s``. ``searched`` is called with the collection of each search.
+        ``rerank_budget_s``. ``searched`` is called with the collection of each search. ``early`` has the pages of
+        documents that are being parsed.
         """
         self._searched = searched
+        self._early = early
         self._database = database
         self._spaces = spaces
         self._settled = settled
@@ -79,6 +94,7 @@ class SearchService:
         self._limiter = anyio.CapacityLimiter(_RERANK_THREADS)
         self._loading = anyio.CapacityLimiter(_LOADING_THREADS)
         self._openings = OpeningCache()
+        self._texts = TextCache()
         self.store_names = StoreNames()
         """The collections of vector stores; ``forget_collections`` forgets them as well."""
         self._collections: dict[tuple[TenantId, str], Collection] = {}
@@ -103,11 +119,8 @@ class SearchService:
         if not space.indexes.is_loaded(scope.collection.id):  # takes seconds, and must not block the database readers
             await anyio.to_thread.run_sync(space.indexes.load, scope.collection.id, limiter=self._loading)
         resolved = time.perf_counter()
-        with observed.stage("embed"):
-            question = await _prepare(space, scope, query)
-        embedded = time.perf_counter()
-        with observed.stage("find"):
-            found, files, search_s = await self._database.on_reader(lambda: self._find(space, scope, question, query))
+        asked = _asked(space, scope, query)
+        found, files, embedded, search_s = await self._embed_and_find(space, scope, asked, query, observed)
         ranked = found.candidates
         if self._reranker is not None and self._is_reranked(query):
             with observed.stage("rerank"):
@@ -132,6 +145,38 @@ class SearchService:
             files=files,
         )
 
+    async def _embed_and_find(
+        self, space: EmbeddingSpace, scope: _Scope, asked: _Asked, query: SearchQuery, observed: ObservedOperation
+    ) -> tuple[RankedPassages, Mapping[str, CitedFile], float, float]:
+        """The results of ``_find``, and in front of its seconds the time at which the vectors were known.
+
+        Both steps run on one thread, unless each is a span of a trace. Two texts are embedded on two threads.
+        """
+        if len(asked.texts) == 1 and not observed.is_traced:
+            begun = time.perf_counter()
+
+            def find(vectors: Sequence[Vectors]) -> tuple[_Question, _Found | None, float]:
+                embedded = time.perf_counter()
+                question = asked.question(vectors)
+                try:
+                    return question, self._find(space, scope, question, query), embedded
+                except _DocumentsStored:
+                    return question, None, embedded
+
+            question, found, embedded = await space.batcher.with_queries(asked.texts, find)
+            if found is None:
+                found = await self._find_again(space, scope, question, query)
+            passages, files, search_s = found
+            observed.stage_ended("embed", embedded - begun)
+            observed.stage_ended("find", time.perf_counter() - embedded)
+            return passages, files, embedded, search_s
+        with observed.stage("embed"):
+            vectors = await asyncio.gather(*(space.batcher.embed_query(text) for text in asked.texts))
+        embedded = time.perf_counter()
+        with observed.stage("find"):
+            passages, files, search_s = await self._find_settled(space, scope, asked.question(vectors), query)
+        return passages, files, embedded, search_s
+
     async def check(self, tenant: TenantId, query: SearchQuery) -> None:
         """Check the names in a query; see the port ``Searcher``."""
         await self._scope(tenant, query)
@@ -152,22 +197,52 @@ class SearchService:
         if query.document_ids is None and query.filters is None and (known := self._collections.get(name)):
             return _Scope(collection=known, documents=None)
         deletions = self._deletions
-        scope = await self._database.read(lambda connection: _resolve(connection, tenant, query))
+        early = () if self._early is None else self._early.document_ids()
+        scope = await self._database.read(lambda connection: _resolve(connection, tenant, query, early))
         if scope is not None and deletions == self._deletions:  # it may have been deleted since the read began
             if len(self._collections) >= _REMEMBERED_COLLECTIONS:
                 self._collections.clear()
             self._collections[name] = scope.collection
         return scope
 
-    def _find(
+    async def _find_settled(
         self, space: EmbeddingSpace, scope: _Scope, question: _Question, query: SearchQuery
-    ) -> tuple[RankedPassages, Mapping[str, CitedFile], float]:
+    ) -> _Found:
+        """``_find``, and once more if the passages of a document were stored between its two steps."""
+        try:
+            return await self._database.on_reader(lambda: self._find(space, scope, question, query))
+        except _DocumentsStored:
+            return await self._find_again(space, scope, question, query)
+
+    async def _find_again(
+        self, space: EmbeddingSpace, scope: _Scope, question: _Question, query: SearchQuery
+    ) -> _Found:
+        await self._settled(scope.collection.id)
+        find = functools.partial(self._find, space, scope, question, query, may_repeat=False)
+        return await self._database.on_reader(find)
+
+    def _find(
+        self,
+        space: EmbeddingSpace,
+        scope: _Scope,
+        question: _Question,
+        query: SearchQuery,
+        *,
+        may_repeat: bool = True,
+    ) -> _Found:
         """Search and rank, the files of the documents if wanted, and the seconds until the indexes had answered.
 
         All of it runs on one thread: a hop between threads costs as much as each step.
+
+        Raises:
+            _DocumentsStored: if ``may_repeat``; the passages of a document took the place of its early ones meanwhile.
         """
         begin = searched = time.perf_counter()
         files: Mapping[str, CitedFile] = _NO_FILES
+        early = None if self._early is None else self._early.of(scope.collection.id)
+        indexes: CollectionIndexes = _OneCollection(space.indexes, scope.collection.id)
+        if early is not None:
+            indexes = EarlyIndexes(indexes, early)
 
         def read_rows(work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
             nonlocal searched
@@ -176,7 +251,13 @@ class SearchService:
 
         def rank(connection: Connection, work: Callable[[PassageRows], RankedPassages]) -> RankedPassages:
             nonlocal files
-            ranked = work(DatabaseRows(connection, self._openings, scope.collection.id))
+            rows: PassageRows = DatabaseRows(connection, self._openings, scope.collection.id, texts=self._texts)
+            if early is not None:
+                living = being_ingested(connection, early.documents)
+                if may_repeat and early.documents - living:
+                    raise _DocumentsStored
+                rows = EarlyRows(rows, early, living)
+            ranked = work(rows)
             if query.with_files and ranked.passages:
                 files = cited_files(connection, {passage.document_id for passage in ranked.passages.values()})
             return ranked
@@ -184,7 +265,7 @@ class SearchService:
         ranked = search_passages(
             query,
             question.vector,
-            indexes=_OneCollection(space.indexes, scope.collection.id),
+            indexes=indexes,
             read_rows=read_rows,
             knows_words=space.knows,
             count=max(_RERANKED, query.top_k) if self._is_reranked(query) else query.top_k,
@@ -252,6 +333,10 @@ def score_in_time(reranker: Reranker, query: str, texts: Sequence[str], *, deadl
     return scores
 
 
+class _DocumentsStored(Exception):
+    """The indexes were searched before the passages of a document were stored, the rows after it."""
+
+
 class OpeningCache:
     """The openings of documents by document id. A ready document's text never changes, so they stay valid.
 
@@ -274,15 +359,56 @@ class OpeningCache:
         return known
 
 
+class TextCache:
+    """The texts of passages by id, for counting words in the candidates of a search.
+
+    Consecutive searches of a collection have most candidates in common, and reading a hundred texts takes a quarter of
+    a search. A passage's text never changes. Reader threads share the cache; the oldest texts make room.
+    """
+
+    def __init__(self, *, max_bytes: int = 8 << 20) -> None:
+        self._max_bytes = max_bytes
+        self._known: dict[int, bytes] = {}
+        self._size_bytes = 0
+        self._lock = threading.Lock()
+
+    def joined(self, connection: Connection, ids: Sequence[int]) -> bytes:
+        """The texts of those passages that exist, in any order, with ``BETWEEN_TEXTS`` between them."""
+        known = self._known
+        found = [known.get(passage) for passage in ids]
+        texts = [text for text in found if text is not None]
+        if len(texts) < len(found):
+            loaded = load_texts(connection, [passage for passage, text in zip(ids, found, strict=True) if text is None])
+            texts += loaded.values()
+            self._remember(loaded)
+        return _BETWEEN.join(texts)
+
+    def _remember(self, loaded: Mapping[int, bytes]) -> None:
+        with self._lock:
+            for passage, text in loaded.items():
+                if len(text) <= _LONGEST_REMEMBERED_BYTES and passage not in self._known:
+                    self._known[passage] = text
+                    self._size_bytes += len(text) + _ENTRY_BYTES
+            while self._size_bytes > self._max_bytes:
+                oldest = next(iter(self._known))
+                self._size_bytes -= len(self._known.pop(oldest)) + _ENTRY_BYTES
+
+
 class DatabaseRows:
     """Implements the protocol ``PassageRows`` over one connection."""
 
     def __init__(
-        self, connection: Connection, openings: OpeningCache, collection_id: CollectionId | None = None
+        self,
+        connection: Connection,
+        openings: OpeningCache,
+        collection_id: CollectionId | None = None,
+        *,
+        texts: TextCache | None = None,
     ) -> None:
         self._connection = connection
         self._openings = openings
         self._collection_id = collection_id
+        self._texts = TextCache() if texts is None else texts
 
     def names(self, documents: Iterable[int]) -> Mapping[int, str]:
         found = load_names(self._connection, documents)
@@ -298,7 +424,7 @@ class DatabaseRows:
         return load_passages(self._connection, ids)
 
     def joined_texts(self, ids: Sequence[int]) -> bytes:
-        return load_joined_texts(self._connection, ids, between=BETWEEN_TEXTS)
+        return self._texts.joined(self._connection, ids)
 
 
 class _OneCollection:
@@ -326,20 +452,29 @@ class _Question(msgspec.Struct, frozen=True):
     rest_vector: Vectors | None = None
 
 
-async def _prepare(space: EmbeddingSpace, scope: _Scope, query: SearchQuery) -> _Question:
-    """Judge the documents and embed the question; both texts are embedded at the same time."""
+class _Asked(msgspec.Struct, frozen=True):
+    """The texts of a question to embed, the whole one first, and the documents that it names."""
+
+    texts: tuple[str, ...] = ()
+    judgement: DocumentJudgement | None = None
+
+    def question(self, vectors: Sequence[Vectors]) -> _Question:
+        """The question with the vectors of ``texts``."""
+        if not self.texts:
+            return _Question()
+        return _Question(vectors[0], self.judgement, None if self.judgement is None else vectors[-1])
+
+
+def _asked(space: EmbeddingSpace, scope: _Scope, query: SearchQuery) -> _Asked:
+    """Judge the documents; what remains of a question that names some is embedded as well."""
     if query.mode is SearchMode.LEXICAL:
-        return _Question()
+        return _Asked()
     if query.mode is SearchMode.DENSE or query.dense_weight is not None:
-        return _Question(await space.batcher.embed_query(query.text))
+        return _Asked((query.text,))
     judgement = space.indexes.judge_documents(scope.collection.id, query.text, documents=scope.documents)
     if not judgement.is_useful or judgement.rest == query.text:
-        vector = await space.batcher.embed_query(query.text)
-        return _Question(vector, judgement, vector)
-    vector, rest = await asyncio.gather(
-        space.batcher.embed_query(query.text), space.batcher.embed_query(judgement.rest)
-    )
-    return _Question(vector, judgement, rest)
+        return _Asked((query.text,), judgement)
+    return _Asked((query.text, judgement.rest), judgement)
 
 
 class _Scope(msgspec.Struct, frozen=True):
@@ -349,8 +484,13 @@ class _Scope(msgspec.Struct, frozen=True):
     documents: Ids | None
 
 
-def _resolve(connection: Connection, tenant: TenantId, query: SearchQuery) -> _Scope | None:
-    """Resolve names to rows; ``None`` where the default collection does not exist yet, because it is empty."""
+def _resolve(
+    connection: Connection, tenant: TenantId, query: SearchQuery, early: Sequence[DocumentId]
+) -> _Scope | None:
+    """Resolve names to rows; ``None`` where the default collection does not exist yet, because it is empty.
+
+    ``early`` are documents that are searchable although they are being parsed.
+    """
     try:
         collection = rows.find_collection(connection, tenant, query.collection)
     except CollectionNotFound:
@@ -361,6 +501,6 @@ def _resolve(connection: Connection, tenant: TenantId, query: SearchQuery) -> _S
     if query.document_ids is not None:
         documents = np.array(rows.resolve_ids(connection, collection.id, list(query.document_ids)), dtype=np.int64)
     if query.filters is not None:
-        matching = np.array(rows.ids_matching(connection, collection.id, query.filters), dtype=np.int64)
+        matching = np.array(rows.ids_matching(connection, collection.id, query.filters, also=early), dtype=np.int64)
         documents = matching if documents is None else np.intersect1d(documents, matching)
     return _Scope(collection=collection, documents=None if documents is None else np.unique(documents))

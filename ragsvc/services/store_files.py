@@ -18,7 +18,7 @@ from ragsvc.core.documents import Collection, Document, Page
 from ragsvc.core.errors import FailureReason, Overloaded
 from ragsvc.core.file_types import READABLE, document_media_type
 from ragsvc.core.files import FileReach, UploadedFile
-from ragsvc.core.ids import KeyId
+from ragsvc.core.ids import KeyId, new_document_id
 from ragsvc.core.ports.parsing import ChunkingOptions
 from ragsvc.core.vector_stores import FileBatch, StoreFile, StoreFileStatus
 from ragsvc.services.access_control import write_to_the_end
@@ -184,7 +184,12 @@ class StoreFileService:
                 again[file.sha256] = document
         ids = document_rows.insert_documents_of_files(connection, store, list(new.values()), now=now)
         readable = [ids[sha256] for sha256, document in new.items() if document.failure is None]
-        job_rows.enqueue_new(connection, readable, store.tenant, now=now)
+        small = {
+            ids[sha256]
+            for sha256, document in new.items()
+            if job_rows.is_small(document.media_type, document.file.size_bytes)
+        }
+        job_rows.enqueue_new(connection, readable, store.tenant, now=now, small=small)
         for sha256, document in known.items():
             if sha256 in attributes:
                 rows.replace_attributes(connection, document.id, attributes[sha256], now=now)
@@ -197,7 +202,7 @@ class StoreFileService:
         self, file: UploadedFile, attributes: Mapping[str, Any] | None
     ) -> document_rows.DocumentOfStoredFile:
         return document_rows.DocumentOfStoredFile(
-            public_id=f"doc_{secrets.token_hex(12)}",
+            public_id=new_document_id(),
             file=file,
             media_type=document_media_type(file.media_type) or file.media_type,
             metadata=attributes or {},

@@ -46,8 +46,9 @@ _RESUME_INTERVAL_S = 30.0
 class DeletionReport(msgspec.Struct, kw_only=True):
     """What a deletion removed. ``uploaded_files`` did not come with a document; ``files`` are files on disk.
 
-    ``log_emptied``: the write-ahead log holds nothing of it any more; otherwise a reader held it, and SQLite empties it
-    within seconds. ``kept_copies``: copies of the database from before an upgrade, which still contain the data.
+    ``log_emptied``: neither the write-ahead log nor the unallocated space of the database holds any of it; otherwise
+    readers held the log, and both are emptied within a minute. ``kept_copies``: copies of the database from before an
+    upgrade, which still contain the data.
     """
 
     collections: int = 0
@@ -291,7 +292,7 @@ class TenantAdministration:
         async with self._deleting:
             if not ids:
                 await self._remove_files(report)
-                await self._empty_log(report)
+                await self._erase_deleted(report)
                 return
             documents = await self._database.read(lambda connection: rows.documents_of_collections(connection, ids))
             await self._ingest.stop_work_on_all(documents)
@@ -306,7 +307,7 @@ class TenantAdministration:
                 report.files += await self._documents.remove_stray_files(tenant)
             await self._database.write(lambda connection: rows.remove_collections(connection, ids))
             report.collections += len(ids)
-            await self._empty_log(report)
+            await self._erase_deleted(report)
 
     async def _remove(self, doomed: Sequence[DoomedDocument], report: DeletionReport) -> None:
         """Remove files, then rows: after a crash in between, the rows still name the files that may be left.
@@ -358,8 +359,8 @@ class TenantAdministration:
         for tenant in tenants:
             report.files += await self._documents.remove_stray_files(tenant)
 
-    async def _empty_log(self, report: DeletionReport) -> None:
-        report.log_emptied = await anyio.to_thread.run_sync(self._database.empty_log)
+    async def _erase_deleted(self, report: DeletionReport) -> None:
+        report.log_emptied = await anyio.to_thread.run_sync(self._database.erase_deleted)
 
     def _is_in_copies(self, tenant: TenantId) -> bool:
         connect = self._database.connect_copy

@@ -223,7 +223,7 @@ class UploadService:
         async with self._files.receiving() as receiving:
             try:
                 media_type = await anyio.to_thread.run_sync(
-                    lambda: self._join(upload, parts, receiving.incoming, md5=md5)
+                    lambda: self._join(upload, parts, receiving.opened(), md5=md5)
                 )
             except (FileNotFoundError, CryptoFailure) as error:
                 ended = await self._database.read(lambda connection: self._ended(connection, tenant, public_id, reach))

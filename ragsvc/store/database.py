@@ -31,6 +31,7 @@ from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.store.disk_space import can_write
 from ragsvc.store.log_truncation import TRUNCATE_AFTER_S, LogTruncation
 from ragsvc.store.schema import prepare_schema
+from ragsvc.store.unallocated_space import clear_unallocated_space
 from ragsvc.store.write_thread import WriteThread
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class Database:
     opened, the writer's connection reads as well, without sharing, until there is room.
 
     The write-ahead log is emptied ``truncate_after_s`` seconds after changes, so that deleted text does not stay in it.
+    Copies that SQLite leaves in unallocated space are overwritten once an hour, and by ``erase_deleted``.
     """
 
     def __init__(
@@ -139,7 +141,10 @@ class Database:
         self._connect_writer()
         self._readers = ThreadPoolExecutor(_reader_count(), thread_name_prefix="sqlite-read")
         self._log = LogTruncation(
-            lambda: connect_raw(path, key=key), errors=self._driver.Error, after_s=truncate_after_s
+            lambda: connect_raw(path, key=key),
+            errors=self._driver.Error,
+            clear=self._clear_unallocated_space,
+            after_s=truncate_after_s,
         )
         self._log.note_commit()  # the log of a process that was killed
         self._writer = WriteThread(
@@ -268,6 +273,20 @@ class Database:
             logger.warning("the write-ahead log was not emptied: %s", error)
             return False
 
+    def erase_deleted(self, *, timeout_s: float = 5.0) -> bool:
+        """Empty the write-ahead log and overwrite the file's unallocated space: no deleted content stays. Blocking.
+
+        ``False`` as for ``empty_log``; both are then tried again in the background.
+        """
+        erased = self.empty_log(timeout_s=timeout_s) and self._clear_unallocated_space(timeout_s=timeout_s)
+        if not erased:
+            self._log.clear_soon()
+        return erased
+
+    def _clear_unallocated_space(self, *, timeout_s: float = 5.0) -> bool:
+        """In an encrypted file no space is readable."""
+        return self._key is not None or clear_unallocated_space(self.path, timeout_s=timeout_s)
+
     def connect_copy(self, path: Path) -> sqlite3.Connection:
         """Open a copy of this database; the caller closes the connection."""
         return connect_raw(path, key=self._key)
@@ -386,7 +405,7 @@ def _open_engine(path: Path, *, key: bytes | None, begin: str, query_only: bool,
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        driver_connection(connection).execute(begin).close()
 
     return engine
 

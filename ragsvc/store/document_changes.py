@@ -53,14 +53,15 @@ def change_document(
 def _follow_rename(connection: Connection, before: Document, after: Document, *, now: int) -> None:
     """Make search follow a new name; of an unfinished document, the vectors made with the former name are dropped.
 
-    Vectors of the serving model stay until the queued job has replaced them: the document remains searchable by
-    meaning. Other models' vectors are deleted, so that a change of the model embeds these passages again.
+    The indexes drop them as well: ``update`` covers missing vectors. Of a ready document, vectors of the serving model
+    stay until the queued job has replaced them: the document remains searchable by meaning. Other models' vectors are
+    deleted, so that a change of the model embeds these passages again.
     """
     words_differ = _words(before) != _words(after)
     name_differs = _name(before) != _name(after)
+    if after.is_searchable and (words_differ or name_differs):
+        append_change(connection, after, "update", passage_ids_of_document(connection, after.id))
     if after.status is DocumentStatus.READY:
-        if words_differ or name_differs:
-            append_change(connection, after, "update", passage_ids_of_document(connection, after.id))
         if name_differs and after.passages_total:
             serving = serving_model(connection)
             if serving is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, union, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select, union, update
 
 from ragsvc.core.documents import Collection, Document, DocumentStatus, Problem, ProblemCode, Stage
 from ragsvc.core.errors import CollectionNotFound, DocumentNotFound
@@ -16,8 +17,9 @@ from ragsvc.core.ids import CollectionId, DocumentId, FileId, TenantId, new_stor
 from ragsvc.core.retrieval.filters import Filter, matches
 from ragsvc.core.text.chunking import document_name
 from ragsvc.store import attachment_rows, file_rows
+from ragsvc.store.driver_statement import DriverStatement
 from ragsvc.store.file_removal_rows import add_removal, forget_removal, forget_removals
-from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
+from ragsvc.store.searchable_documents import is_searchable, remove_from_search
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentRow, FileRow, UploadPartRow, table_of
 
 _documents = table_of(DocumentRow)
@@ -30,6 +32,42 @@ _decode_problems = msgspec.json.Decoder(list[Problem]).decode
 _decode_timings = msgspec.json.Decoder(dict[str, float]).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _SCAN = 500
+
+
+_insert_queued = DriverStatement(
+    insert(_documents).values(
+        status=DocumentStatus.QUEUED.value,
+        stage=Stage.QUEUED.value,
+        problems=b"[]",
+        timings=b"{}",
+        pages_total=0,
+        pages_done=0,
+        passages_total=0,
+        passages_done=0,
+        **{
+            name: bindparam(name)
+            for name in (
+                "public_id", "tenant", "collection_id", "filename", "media_type", "size_bytes", "sha256", "metadata",
+                "created_at", "updated_at",
+            )
+        },
+    )
+)  # fmt: skip
+_find_collection = DriverStatement(
+    select(_collections.c.id, _collections.c.created_at, _collections.c.public_id).where(
+        _collections.c.tenant == bindparam("tenant"), _collections.c.name == bindparam("name")
+    )
+)
+_find_bytes = DriverStatement(
+    select(_documents.c.id)
+    .join(_collections, _collections.c.id == _documents.c.collection_id)
+    .where(
+        _collections.c.tenant == bindparam("tenant"),
+        _collections.c.name == bindparam("name"),
+        _documents.c.sha256 == bindparam("sha256"),
+    )
+    .limit(1)
+)
 
 
 class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,9 +123,12 @@ def has_collection(connection: Connection, tenant: TenantId, name: str) -> bool:
 
 
 def _collection_row(connection: Connection, tenant: TenantId, name: str) -> Collection | None:
-    statement = select(_collections).where(_collections.c.tenant == tenant, _collections.c.name == name)
-    row = connection.execute(statement).one_or_none()
-    return None if row is None else collection_of(row)
+    with closing(_find_collection.run(connection, tenant=tenant, name=name)) as cursor:
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    row_id, created_at, public_id = row
+    return Collection(id=CollectionId(row_id), tenant=tenant, name=name, created_at=created_at, public_id=public_id)
 
 
 def collection_of(row: AnyRow) -> Collection:
@@ -158,34 +199,52 @@ def document_of(row: AnyRow) -> Document:
 def insert_document(connection: Connection, new: NewDocument) -> Document:
     """Insert a document as queued, with its file. The caller checked that the collection does not have these bytes."""
     forget_removal(connection, new.tenant, new.sha256)
-    connection.execute(
-        insert(_documents).values(
+    collection, metadata = new.collection, _encode(new.metadata)
+    with closing(
+        _insert_queued.run(
+            connection,
             public_id=new.public_id,
             tenant=new.tenant,
-            collection_id=new.collection.id,
+            collection_id=collection.id,
             filename=new.filename,
             media_type=new.media_type,
             size_bytes=new.size_bytes,
             sha256=new.sha256,
-            status=DocumentStatus.QUEUED,
-            stage=Stage.QUEUED,
-            metadata=_encode(new.metadata),
-            problems=b"[]",
-            timings=b"{}",
-            pages_total=0,
-            pages_done=0,
-            passages_total=0,
-            passages_done=0,
+            metadata=metadata,
             created_at=new.created_at,
             updated_at=new.created_at,
         )
+    ) as cursor:
+        document_id = DocumentId(cursor.lastrowid or 0)
+    document = Document(
+        id=document_id,
+        public_id=new.public_id,
+        tenant=new.tenant,
+        collection_id=collection.id,
+        collection=collection.name,
+        status=DocumentStatus.QUEUED,
+        stage=Stage.QUEUED,
+        metadata=_decode_object(metadata),
+        problems=[],
+        timings={},
+        created_at=new.created_at,
+        updated_at=new.created_at,
+        filename=new.filename,
+        media_type=new.media_type,
+        size_bytes=new.size_bytes,
+        sha256=new.sha256,
     )
-    document = get_document(connection, new.tenant, new.public_id)
     if new.file_id is not None:
         file_rows.link(connection, document.id, new.file_id, now=new.created_at)
     else:
         _insert_implicit_file(connection, document, now=new.created_at)
     return document
+
+
+def has_bytes(connection: Connection, tenant: TenantId, collection: str, sha256: str) -> bool:
+    """Whether a collection of the tenant has a document with these bytes."""
+    with closing(_find_bytes.run(connection, tenant=tenant, name=collection, sha256=sha256)) as cursor:
+        return cursor.fetchone() is not None
 
 
 def insert_documents_of_files(
@@ -275,7 +334,7 @@ def _insert_implicit_file(connection: Connection, document: Document, *, now: in
         purpose=FilePurpose.ASSISTANTS,
         created_at=now,
     )
-    file_rows.insert_implicit_file(connection, document.id, new)
+    file_rows.insert_implicit_file(connection, document, new)
 
 
 def get_document(connection: Connection, tenant: TenantId, public_id: str) -> Document:
@@ -320,12 +379,13 @@ def resolve_ids(connection: Connection, collection_id: CollectionId, public_ids:
     return [found[public_id] for public_id in public_ids]
 
 
-def ids_matching(connection: Connection, collection_id: CollectionId, condition: Filter) -> list[DocumentId]:
-    """Row ids of a collection's ready documents whose metadata match the filter."""
+def ids_matching(
+    connection: Connection, collection_id: CollectionId, condition: Filter, *, also: Sequence[DocumentId] = ()
+) -> list[DocumentId]:
+    """Row ids of a collection's searchable documents, or of documents in ``also``, whose metadata match the filter."""
     columns = (_documents.c.id, _documents.c.metadata, _documents.c.filename, _documents.c.created_at)
-    statement = select(*columns).where(
-        _documents.c.collection_id == collection_id, _documents.c.status == DocumentStatus.READY
-    )
+    wanted = or_(is_searchable, _documents.c.id.in_(also)) if also else is_searchable
+    statement = select(*columns).where(_documents.c.collection_id == collection_id, wanted)
     return [
         DocumentId(row_id)
         for row_id, metadata, filename, created_at in connection.execute(statement)
@@ -351,8 +411,7 @@ def delete_document(
         DocumentNotFound: the tenant has no such document.
     """
     document = get_document(connection, tenant, public_id)
-    if document.status is DocumentStatus.READY:
-        append_change(connection, document, "delete", passage_ids_of_document(connection, document.id))
+    remove_from_search(connection, document)
     files = file_rows.implicit_files_of_documents(connection, [document.id])
     connection.execute(delete(_documents).where(_documents.c.id == document.id))
     file_rows.delete_implicit_files_without_documents(connection, files)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, delete, exists, or_, select
+from sqlalchemy import Connection, bindparam, delete, exists, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.ids import TenantId
+from ragsvc.store.driver_statement import DriverStatement
 from ragsvc.store.tables import CollectionRow, DocumentRow, FileRemovalRow, FileRow, UploadPartRow, table_of
 
 _collections = table_of(CollectionRow)
@@ -16,6 +17,9 @@ _documents = table_of(DocumentRow)
 _files = table_of(FileRow)
 _parts = table_of(UploadPartRow)
 _removals = table_of(FileRemovalRow)
+_forget = DriverStatement(
+    delete(_removals).where(_removals.c.tenant == bindparam("tenant"), _removals.c.sha256 == bindparam("sha256"))
+)
 
 
 class FileRemoval(msgspec.Struct, frozen=True):
@@ -54,7 +58,7 @@ def add_removal(connection: Connection, tenant: TenantId, sha256: str, *, now: i
 
 def forget_removal(connection: Connection, tenant: TenantId, sha256: str) -> None:
     """The file was removed, or a document has it again."""
-    connection.execute(delete(_removals).where(_removals.c.tenant == tenant, _removals.c.sha256 == sha256))
+    _forget.run(connection, tenant=tenant, sha256=sha256).close()
 
 
 def forget_removals(connection: Connection, tenant: TenantId, digests: Sequence[str]) -> None:

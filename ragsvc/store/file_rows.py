@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection as SomeOf
 from collections.abc import Sequence
+from contextlib import closing
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, or_, select, update
 
+from ragsvc.core.documents import Document
 from ragsvc.core.errors import FileNotFound
 from ragsvc.core.files import WHOLE_TENANT, FileReach, FileStatus, UploadedFile, implicit_file_id
 from ragsvc.core.ids import CollectionId, DocumentId, FileId, KeyId, TenantId
+from ragsvc.store.driver_statement import DriverStatement
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentFileRow, DocumentRow, FileRow, table_of
 
@@ -23,6 +26,9 @@ _documents = table_of(DocumentRow)
 _files = table_of(FileRow)
 _links = table_of(DocumentFileRow)
 _AT_ONCE = 500
+
+
+_insert_link = DriverStatement(insert(_links), columns=["document_id", "file_id", "created_at", "collection_id"])
 
 
 class NewFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +44,9 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     created_by: KeyId | None = None
     expires_at: int | None = None
+
+
+_insert_file = DriverStatement(insert(_files), columns=[*NewFile.__struct_fields__, "status", "implicit"])
 
 
 class DocumentOfFile(msgspec.Struct, frozen=True):
@@ -76,11 +85,18 @@ def insert_file(connection: Connection, new: NewFile, *, implicit: bool = False)
     return _file(connection.execute(select(_files).where(_files.c.id == inserted[0])).one())
 
 
-def insert_implicit_file(connection: Connection, document_id: DocumentId, new: NewFile) -> UploadedFile:
+def insert_implicit_file(connection: Connection, document: Document, new: NewFile) -> None:
     """Insert the file that comes with a document, and link both."""
-    file = insert_file(connection, new, implicit=True)
-    link(connection, document_id, file.id, now=new.created_at)
-    return file
+    values = {**msgspec.structs.asdict(new), "status": FileStatus.PROCESSED.value, "implicit": True}
+    with closing(_insert_file.run(connection, **values)) as cursor:
+        file_id = cursor.lastrowid
+    _insert_link.run(
+        connection,
+        document_id=document.id,
+        file_id=file_id,
+        created_at=new.created_at,
+        collection_id=document.collection_id,
+    ).close()
 
 
 def link(connection: Connection, document_id: DocumentId, file_id: FileId, *, now: int) -> None:

@@ -8,13 +8,18 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection, select
 
-from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.ports.indexes import DocumentCard, Ids, IndexChange, LexicalDocument, LogPruned
 from ragsvc.core.text.tables import table_context
 from ragsvc.store.database import Database
 from ragsvc.store.index_log_rows import changes_after, last_position, prune_log, pruned_up_to
-from ragsvc.store.passage_rows import load_cards, passage_ids_of_collection, ready_documents
+from ragsvc.store.passage_rows import (
+    embedded_passage_ids,
+    load_cards,
+    passage_ids_of_collection,
+    searchable_documents,
+)
+from ragsvc.store.searchable_documents import is_searchable
 from ragsvc.store.tables import DocumentRow, EmbeddingRow, PassageRow, table_of
 from ragsvc.store.text_integrity import is_readable
 from ragsvc.store.vector_rows import decode_tables, unpack_vectors
@@ -58,7 +63,7 @@ class SqliteIndexSource:
         self._database.write_sync(lambda connection: prune_log(connection, collection_id, up_to))
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
-        """(ids, document ids, unit rows) of passages that still exist; ids ascend within each block of 900."""
+        """(ids, document ids, unit rows) of passages that have vectors; ids ascend within each block of 900."""
         del collection_id  # passage ids are unique over collections
 
         def read(connection: Connection) -> tuple[Ids, Ids, Vectors]:
@@ -102,7 +107,7 @@ class SqliteIndexSource:
                         _documents.c.filename,
                     )
                     .join(_documents, _documents.c.id == _passages.c.document_id)
-                    .where(_passages.c.id.in_(block), _documents.c.status == DocumentStatus.READY)
+                    .where(_passages.c.id.in_(block), is_searchable)
                     .order_by(_passages.c.id)
                 )
                 found += [
@@ -125,14 +130,20 @@ class SqliteIndexSource:
         return self._database.read_sync(read)
 
     def all_passage_ids(self, collection_id: int) -> Ids:
-        """Ids of all passages of ready documents, ascending."""
+        """Ids of all passages of searchable documents, ascending."""
         return self._database.read_sync(lambda connection: passage_ids_of_collection(connection, collection_id))
 
+    def embedded_passage_ids(self, collection_id: int) -> Ids:
+        """Ids of the passages that the vector index has, ascending."""
+        return self._database.read_sync(
+            lambda connection: embedded_passage_ids(connection, collection_id, self._model_id)
+        )
+
     def cards(self, collection_id: int, document_ids: Sequence[int] | None = None) -> list[DocumentCard]:
-        """Cards of ready documents of a collection, ascending by id."""
+        """Cards of searchable documents of a collection, ascending by id."""
 
         def read(connection: Connection) -> list[DocumentCard]:
-            wanted = ready_documents(connection, collection_id) if document_ids is None else list(document_ids)
+            wanted = searchable_documents(connection, collection_id) if document_ids is None else list(document_ids)
             return [card for block in _blocks(np.array(wanted, np.int64)) for card in load_cards(connection, block)]
 
         return self._database.read_sync(read)

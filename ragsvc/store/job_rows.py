@@ -6,17 +6,20 @@ A job of a ready document renews its vectors after a rename; every other job ing
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage
 from ragsvc.core.errors import FailureReason
+from ragsvc.core.file_types import MARKDOWN, TEXT
 from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel
-from ragsvc.store.document_rows import get_by_row_id, has_other_names
+from ragsvc.store.document_rows import document_of, get_by_row_id, has_other_names, select_documents
+from ragsvc.store.driver_statement import DriverStatement
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.parsed_rows import clear_parsed
 from ragsvc.store.serving_model import lacks_vectors, serving_model
@@ -27,6 +30,31 @@ _documents = table_of(DocumentRow)
 _jobs = table_of(JobRow)
 
 _encode = msgspec.json.encode
+
+
+SMALL_FILE_BYTES: Final = 8192
+"""A text of at most so many bytes is ingested together with others."""
+_SMALL_TYPES: Final = frozenset({TEXT, MARKDOWN})
+_QUEUED: Final = "queued"
+_QUEUED_SMALL: Final = "queued small"
+"""The state of a queued job that may run together with others; a job that is queued again runs by itself."""
+
+
+_count_jobs = DriverStatement(select(func.count()).select_from(_jobs))
+_insert_small = DriverStatement(
+    insert(_jobs).values(
+        document_id=bindparam("document_id"),
+        tenant=bindparam("tenant"),
+        state=_QUEUED_SMALL,
+        attempts=0,
+        created_at=bindparam("created_at"),
+    )
+)
+
+
+def is_small(media_type: str, size_bytes: int) -> bool:
+    """Whether a file may be ingested together with others."""
+    return media_type in _SMALL_TYPES and size_bytes <= SMALL_FILE_BYTES
 
 
 class JobWork(Enum):
@@ -63,16 +91,32 @@ def enqueue(
     connection.execute(delete(_jobs).where(_jobs.c.document_id == document_id))
     connection.execute(
         insert(_jobs).values(
-            document_id=document_id, tenant=tenant, state="queued", attempts=0, password=password, created_at=now
+            document_id=document_id, tenant=tenant, state=_QUEUED, attempts=0, password=password, created_at=now
         )
     )
 
 
-def enqueue_new(connection: Connection, document_ids: Sequence[DocumentId], tenant: TenantId, *, now: int) -> None:
-    """Queue documents that have no job."""
-    values = {"tenant": tenant, "state": "queued", "attempts": 0, "created_at": now}
+def enqueue_small(connection: Connection, document_id: DocumentId, tenant: TenantId, *, now: int) -> None:
+    """Queue a document that has no job and may run together with others (see ``is_small``)."""
+    _insert_small.run(connection, document_id=document_id, tenant=tenant, created_at=now).close()
+
+
+def enqueue_new(
+    connection: Connection,
+    document_ids: Sequence[DocumentId],
+    tenant: TenantId,
+    *,
+    now: int,
+    small: Collection[DocumentId] = (),
+) -> None:
+    """Queue documents that have no job. Those in ``small`` (see ``is_small``) may run together."""
     if document_ids:
-        connection.execute(insert(_jobs), [{"document_id": document_id, **values} for document_id in document_ids])
+        values = {"tenant": tenant, "attempts": 0, "created_at": now}
+        rows = [
+            {"document_id": document_id, "state": _QUEUED_SMALL if document_id in small else _QUEUED, **values}
+            for document_id in document_ids
+        ]
+        connection.execute(insert(_jobs), rows)
 
 
 def enqueue_renewal(connection: Connection, document: Document, *, now: int) -> None:
@@ -80,21 +124,31 @@ def enqueue_renewal(connection: Connection, document: Document, *, now: int) -> 
     connection.execute(
         insert(_jobs)
         .prefix_with("OR IGNORE")
-        .values(document_id=document.id, tenant=document.tenant, state="queued", attempts=0, created_at=now)
+        .values(document_id=document.id, tenant=document.tenant, state=_QUEUED, attempts=0, created_at=now)
     )
 
 
 def claim(
-    connection: Connection, *, now: int, waiting: Collection[int] = (), busy: Collection[DocumentId] = ()
+    connection: Connection,
+    *,
+    now: int,
+    waiting: Collection[int] = (),
+    busy: Collection[DocumentId] = (),
+    also_small: bool = True,
 ) -> ClaimedJob | None:
     """Take the next job: ingest before renewal, then the tenant with the fewest running jobs, then the oldest job.
 
     Jobs of collections that are being deleted are passed over; they are removed with their documents.
-    ``waiting`` are ids of jobs that must not run yet, ``busy`` documents of which no job must run yet.
+    ``waiting`` are ids of jobs that must not run yet, ``busy`` documents of which no job must run yet. With
+    ``also_small=False``, jobs that may run together are left to ``claim_small``.
     """
-    claimable = _jobs.c.id.not_in(waiting) & _jobs.c.document_id.not_in(busy) & _collections.c.deleted_at.is_(None)
+    claimable = _claimable(waiting, busy)
     is_renewal = _documents.c.status == DocumentStatus.READY
-    job_id = _next_of(connection, claimable & ~is_renewal) or _next_of(connection, claimable & is_renewal)
+    job_id = (
+        _next_of(connection, claimable & ~is_renewal)
+        or (_next_of(connection, claimable & ~is_renewal, state=_QUEUED_SMALL) if also_small else None)
+        or _next_of(connection, claimable & is_renewal)
+    )
     if job_id is None:
         return None
     row = connection.execute(select(_jobs).where(_jobs.c.id == job_id)).one()
@@ -103,18 +157,63 @@ def claim(
     connection.execute(update(_jobs).where(_jobs.c.id == row.id).values(state="running", attempts=row.attempts + 1))
     work = _next_work(document)
     if work is not JobWork.RENEW_VECTORS:
-        stage = Stage.PARSING if work is JobWork.PARSE else Stage.EMBEDDING
-        set_progress(connection, document.id, stage=stage, now=now)
+        set_progress(connection, document.id, stage=_first_stage(document, work), now=now)
     return ClaimedJob(job_id=row.id, document=document, attempts=row.attempts + 1, password=row.password, work=work)
 
 
-def _next_of(connection: Connection, condition: ColumnElement[bool]) -> int | None:
+def claim_small(
+    connection: Connection,
+    *,
+    limit: int,
+    tenant: TenantId | None = None,
+    waiting: Collection[int] = (),
+    busy: Collection[DocumentId] = (),
+) -> list[ClaimedJob]:
+    """Take up to ``limit`` jobs of one tenant that may run together, the oldest first; ``waiting`` as in ``claim``.
+
+    Without ``tenant``, it is the tenant with the fewest running jobs.
+
+    The status of their documents stays ``queued``: they become ready in one step.
+    """
+    claimable = _claimable(waiting, busy)
+    if tenant is None:
+        first = _next_of(connection, claimable, state=_QUEUED_SMALL)
+        if first is None:
+            return []
+        tenant = connection.execute(select(_jobs.c.tenant).where(_jobs.c.id == first)).scalar_one()
+    statement = (
+        select_documents.join(_jobs, _jobs.c.document_id == _documents.c.id)
+        .add_columns(_jobs.c.id.label("job_id"), _jobs.c.attempts.label("job_attempts"))
+        .where(_jobs.c.state == _QUEUED_SMALL, _jobs.c.tenant == tenant, claimable)
+        .order_by(_jobs.c.id)
+        .limit(limit)
+    )
+    rows = connection.execute(statement).all()
+    claimed = _jobs.c.id.in_([row.job_id for row in rows])
+    connection.execute(update(_jobs).where(claimed).values(state="running", attempts=_jobs.c.attempts + 1))
+    return [
+        ClaimedJob(
+            job_id=row.job_id,
+            document=document_of(row),
+            attempts=row.job_attempts + 1,
+            password=None,
+            work=JobWork.PARSE,
+        )
+        for row in rows
+    ]
+
+
+def _claimable(waiting: Collection[int], busy: Collection[DocumentId]) -> ColumnElement[bool]:
+    return _jobs.c.id.not_in(waiting) & _jobs.c.document_id.not_in(busy) & _collections.c.deleted_at.is_(None)
+
+
+def _next_of(connection: Connection, condition: ColumnElement[bool], *, state: str = _QUEUED) -> int | None:
     """Id of the job to run next of the queued jobs with this condition.
 
     Reads the first such job of each tenant that has queued jobs; the index ``jobs_by_tenant`` leads from one tenant to
     the next. A statement that sorts all jobs takes 45 ms of the write thread with 100,000 of them.
     """
-    queued = _jobs.c.state == "queued"
+    queued = _jobs.c.state == state
     tenants = select(func.min(_jobs.c.tenant).label("tenant")).where(queued).cte("tenants", recursive=True)
     following = select(func.min(_jobs.c.tenant)).where(queued, _jobs.c.tenant > tenants.c.tenant).correlate(tenants)
     tenants = tenants.union_all(select(following.scalar_subquery()).where(tenants.c.tenant.is_not(None)))
@@ -141,16 +240,39 @@ def _next_work(document: Document) -> JobWork:
     return JobWork.EMBED if document.passages_total else JobWork.PARSE
 
 
+def _first_stage(document: Document, work: JobWork) -> Stage:
+    if work is JobWork.PARSE:
+        return Stage.PARSING
+    return Stage.SEARCHABLE if document.is_searchable else Stage.EMBEDDING
+
+
 def release_running(connection: Connection) -> int:
     """Queue the jobs that a dead process left running; only at start, when this process owns the directory."""
-    return connection.execute(update(_jobs).where(_jobs.c.state == "running").values(state="queued")).rowcount
+    return connection.execute(update(_jobs).where(_jobs.c.state == "running").values(state=_QUEUED)).rowcount
 
 
 def release(connection: Connection, job_id: int, *, count_attempt: bool = False) -> None:
     """Queue a running job again; the attempt counts only if ``count_attempt``. Does nothing if it is not running."""
     attempts = _jobs.c.attempts if count_attempt else _jobs.c.attempts - 1
     running = (_jobs.c.id == job_id) & (_jobs.c.state == "running")
-    connection.execute(update(_jobs).where(running).values(state="queued", attempts=attempts))
+    connection.execute(update(_jobs).where(running).values(state=_QUEUED, attempts=attempts))
+
+
+def release_small(connection: Connection, job_ids: Sequence[int], *, together: bool) -> None:
+    """Queue running jobs again, to run together or by themselves; the attempt does not count."""
+    running = _jobs.c.id.in_(job_ids) & (_jobs.c.state == "running")
+    state = _QUEUED_SMALL if together else _QUEUED
+    connection.execute(update(_jobs).where(running).values(state=state, attempts=_jobs.c.attempts - 1))
+
+
+def has_room(connection: Connection, most: int) -> bool:
+    """Whether fewer than ``most`` documents are queued or being ingested.
+
+    Counts all jobs first, which reads an index only; new vectors of ready documents are few.
+    """
+    with closing(_count_jobs.run(connection)) as cursor:
+        (jobs,) = cursor.fetchone()
+    return jobs < most or waiting_count(connection) < most
 
 
 def waiting_count(connection: Connection) -> int:
@@ -190,7 +312,7 @@ def mark_ready(
     timings: dict[str, float],
     now: int,
 ) -> JobOutcome:
-    """Make a document part of retrieval: status, log entry and the end of its job in one step.
+    """Make a document ready: status and the end of its job in one step. Its words and vectors are searchable already.
 
     ``embedded`` is the document as it was when its passages were embedded with ``model``. Nothing changes unless the
     outcome is ``DONE``: after a rename or a change of the serving model its vectors are not valid.
@@ -202,7 +324,8 @@ def mark_ready(
     if outcome is not JobOutcome.DONE:
         return outcome
     passage_ids = passage_ids_of_document(connection, document.id)
-    append_change(connection, document, "add", passage_ids)
+    if not document.is_searchable:
+        append_change(connection, document, "add", passage_ids)
     connection.execute(
         update(_documents)
         .where(_documents.c.id == document.id)
@@ -240,7 +363,7 @@ def end_failed_renewal(connection: Connection, job: ClaimedJob) -> bool:
     """
     document = get_by_row_id(connection, job.document.id)
     if document is not None and has_other_names(document, job.document):
-        connection.execute(update(_jobs).where(_jobs.c.id == job.job_id).values(state="queued", attempts=0))
+        connection.execute(update(_jobs).where(_jobs.c.id == job.job_id).values(state=_QUEUED, attempts=0))
         return False
     end_job(connection, job.document.id)
     return True
@@ -271,10 +394,14 @@ def mark_failed(
     message: str,
     now: int,
 ) -> bool:
-    """End an ingest as failed and keep the reason in the document's row; ``False`` if the document was deleted."""
-    if get_by_row_id(connection, document_id) is None:
+    """End an ingest as failed and keep the reason in the document's row; ``False`` if the document was deleted.
+
+    A document that was searchable already no longer is.
+    """
+    document = get_by_row_id(connection, document_id)
+    if document is None:
         return False
-    clear_parsed(connection, document_id)
+    clear_parsed(connection, document)
     values: dict[str, Any] = {
         "status": DocumentStatus.FAILED,
         "stage": Stage.FAILED,
@@ -304,7 +431,7 @@ def cancel_queued(connection: Connection, document_ids: Collection[DocumentId], 
 
 def requeue(connection: Connection, document: Document, *, password: str | None, now: int) -> None:
     """Start a failed document again from the beginning."""
-    clear_parsed(connection, document.id)
+    clear_parsed(connection, document)
     connection.execute(
         update(_documents)
         .where(_documents.c.id == document.id)

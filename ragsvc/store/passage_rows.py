@@ -6,10 +6,11 @@ import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, LargeBinary, Text, bindparam, cast, func, or_, select
+from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, exists, func, literal, or_, select
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage, Table
 from ragsvc.core.errors import StoredDataDamaged
@@ -20,12 +21,14 @@ from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.validation import invalid_value
 from ragsvc.store.one_value_statement import OneValueStatement, requested_ids
-from ragsvc.store.tables import DocumentRow, PageRow, PassageRow, table_of
+from ragsvc.store.searchable_documents import is_searchable
+from ragsvc.store.tables import DocumentRow, EmbeddingRow, PageRow, PassageRow, table_of
 from ragsvc.store.text_integrity import is_readable, readable
 
 documents_table = table_of(DocumentRow)
 passages_table = table_of(PassageRow)
 _pages = table_of(PageRow)
+_embeddings = table_of(EmbeddingRow)
 
 logger = logging.getLogger(__name__)
 
@@ -55,21 +58,28 @@ _columns = (
 _with_document = passages_table.join(documents_table, documents_table.c.id == passages_table.c.document_id)
 _select_passage = select(*_columns).select_from(_with_document)
 _of_ids = passages_table.c.id.in_(requested_ids)
-_is_ready = documents_table.c.status == DocumentStatus.READY
-
-
 _rows_as_json = OneValueStatement(
-    select(func.json_group_array(func.json_array(*_columns))).select_from(_with_document).where(_of_ids, _is_ready)
+    select(func.json_group_array(func.json_array(*_columns))).select_from(_with_document).where(_of_ids, is_searchable)
 )
 _names_as_json = OneValueStatement(
     select(
         func.json_group_array(
             func.json_array(documents_table.c.id, documents_table.c.filename, documents_table.c.title)
         )
-    ).where(documents_table.c.id.in_(requested_ids), _is_ready)
+    ).where(documents_table.c.id.in_(requested_ids), is_searchable)
 )
-_texts_joined = OneValueStatement(
-    select(cast(func.group_concat(passages_table.c.text, bindparam("between")), LargeBinary)).where(_of_ids)
+_between_texts: Final = "\0"
+"""Occurs in no text."""
+
+_numbered_texts = OneValueStatement(
+    select(
+        cast(
+            func.group_concat(
+                cast(passages_table.c.id, Text) + literal(" ") + passages_table.c.text, bindparam("between")
+            ),
+            LargeBinary,
+        )
+    ).where(_of_ids)
 )
 
 Row = tuple[int, int, str, str, str | None, int, str | None, int, int, str, str, int, int, int, str | None]
@@ -121,7 +131,7 @@ def _stored(row: Row) -> StoredPassage:
 
 
 def load_passages(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, StoredPassage]:
-    """Passages of ready documents by id; deleted passages are missing, and so are those with damaged text."""
+    """Passages of searchable documents by id; deleted passages are missing, and so are those with damaged text."""
     try:
         rows = _decode_rows(_rows_as_json.read(connection, ids))
     except UnicodeError:
@@ -141,7 +151,7 @@ def _undamaged_rows(connection: Connection, ids: Iterable[int] | Ids) -> list[Ro
 
 
 def load_names(connection: Connection, document_ids: Iterable[int] | Ids) -> dict[int, tuple[str, str | None]]:
-    """File name and title by document id; documents that are not ready are missing."""
+    """File name and title by document id; documents that are not searchable are missing."""
     names = _names_as_json.read(connection, document_ids)
     rows = _decode_names(readable(names) if isinstance(names, str) else names)
     return {document: (filename, title) for document, filename, title in rows}
@@ -156,12 +166,13 @@ def load_asked_passages(
     sequence is empty. Documents whose file name the question has come alone. Within a document, passages are in reading
     order; those of a page that is asked for by its printed label replace those of the page with this number.
     """
-    ready = select(documents_table.c.id, documents_table.c.filename, documents_table.c.pages_total).where(_is_ready)
+    columns = (documents_table.c.id, documents_table.c.filename, documents_table.c.pages_total)
+    searchable = select(*columns).where(is_searchable)
     if documents:
-        ready = ready.where(documents_table.c.id.in_(documents[:_AT_ONCE]))
+        searchable = searchable.where(documents_table.c.id.in_(documents[:_AT_ONCE]))
     else:
-        ready = ready.where(documents_table.c.collection_id == collection_id).limit(_AT_ONCE)
-    totals = {row.id: (row.filename.lower(), row.pages_total) for row in connection.execute(ready)}
+        searchable = searchable.where(documents_table.c.collection_id == collection_id).limit(_AT_ONCE)
+    totals = {row.id: (row.filename.lower(), row.pages_total) for row in connection.execute(searchable)}
     chosen = [document for document in documents or sorted(totals) if document in totals]
     named = [document for document in chosen if totals[document][0] in asked.file_names]
     passages = {
@@ -189,10 +200,13 @@ def _asked_of(connection: Connection, asked: DocumentQuestion, document: int, pa
     return [row.id for row in rows if row.page in by_number or (row.page_label or "").lower() in asked.pages]
 
 
-def load_joined_texts(connection: Connection, ids: Sequence[int] | Ids, *, between: str) -> bytes:
-    """The passages' texts in UTF-8, in any order, joined by ``between``."""
-    joined = _texts_joined.read(connection, ids, between=between)
-    return joined if isinstance(joined, bytes) else readable(joined).encode()
+def load_texts(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, bytes]:
+    """The passages' texts in UTF-8 by id; those that do not exist are missing."""
+    joined = _numbered_texts.read(connection, ids, between=_between_texts)
+    if isinstance(joined, str):
+        joined = readable(joined).encode()
+    numbered = (entry.partition(b" ") for entry in joined.split(_between_texts.encode())) if joined else ()
+    return {int(number): text for number, _, text in numbered}
 
 
 def passages_of(
@@ -250,20 +264,20 @@ def load_openings(
     return found
 
 
-def ready_documents(connection: Connection, collection_id: int) -> list[int]:
-    """Ids of the ready documents of a collection, ascending."""
-    statement = select(documents_table.c.id).where(documents_table.c.collection_id == collection_id, _is_ready)
+def searchable_documents(connection: Connection, collection_id: int) -> list[int]:
+    """Ids of the searchable documents of a collection, ascending."""
+    statement = select(documents_table.c.id).where(documents_table.c.collection_id == collection_id, is_searchable)
     return list(connection.execute(statement.order_by(documents_table.c.id)).scalars())
 
 
 def load_cards(connection: Connection, document_ids: Sequence[int]) -> list[DocumentCard]:
-    """Cards of those of the documents that are ready, ascending by id."""
+    """Cards of those of the documents that are searchable, ascending by id."""
     openings = load_openings(connection, document_ids, characters=COVER_CHARACTERS)
     passages = func.count(passages_table.c.id)
     statement = (
         select(documents_table.c.id, documents_table.c.filename, documents_table.c.title, passages.label("passages"))
         .join(passages_table, passages_table.c.document_id == documents_table.c.id, isouter=True)
-        .where(documents_table.c.id.in_(document_ids), _is_ready)
+        .where(documents_table.c.id.in_(document_ids), is_searchable)
         .group_by(documents_table.c.id)
         .order_by(documents_table.c.id)
     )
@@ -274,11 +288,26 @@ def load_cards(connection: Connection, document_ids: Sequence[int]) -> list[Docu
 
 
 def passage_ids_of_collection(connection: Connection, collection_id: int) -> Ids:
-    """Ids of all passages of ready documents of a collection, ascending."""
-    statement = (
-        select(passages_table.c.id)
-        .join(documents_table, documents_table.c.id == passages_table.c.document_id)
-        .where(documents_table.c.collection_id == collection_id, documents_table.c.status == DocumentStatus.READY)
-        .order_by(passages_table.c.id)
+    """Ids of all passages of searchable documents of a collection, ascending."""
+    return np.fromiter(connection.execute(_ids_of_collection(collection_id)).scalars(), dtype=np.int64)
+
+
+def embedded_passage_ids(connection: Connection, collection_id: int, model_id: int) -> Ids:
+    """Those of ``passage_ids_of_collection`` that must have a vector of a model, or have one already.
+
+    Only a document that is not ready yet may lack vectors.
+    """
+    has_vector = exists().where(_embeddings.c.passage_id == passages_table.c.id, _embeddings.c.model_id == model_id)
+    statement = _ids_of_collection(collection_id).where(
+        or_(documents_table.c.status == DocumentStatus.READY, has_vector)
     )
     return np.fromiter(connection.execute(statement).scalars(), dtype=np.int64)
+
+
+def _ids_of_collection(collection_id: int) -> Select[tuple[int]]:
+    return (
+        select(passages_table.c.id)
+        .join(documents_table, documents_table.c.id == passages_table.c.document_id)
+        .where(documents_table.c.collection_id == collection_id, is_searchable)
+        .order_by(passages_table.c.id)
+    )

@@ -16,7 +16,8 @@ _jobs = table_of(JobRow)
 def forget_embeddings(connection: Connection, *, now: int) -> int:
     """Delete all vectors and queue every ready document for new ones; returns the number of these documents.
 
-    Documents of collections that are being deleted are left out.
+    Their words stay searchable. The caller deletes the indexes, which do not follow this change. Documents of
+    collections that are being deleted are left out.
     A crash afterwards loses nothing: jobs are rows, and passages are kept.
     """
     connection.execute(delete(_embeddings))
@@ -35,7 +36,7 @@ def forget_embeddings(connection: Connection, *, now: int) -> int:
     connection.execute(
         update(_documents)
         .where(which)
-        .values(status=DocumentStatus.QUEUED, stage=Stage.QUEUED, passages_done=0, updated_at=now)
+        .values(status=DocumentStatus.QUEUED, stage=Stage.SEARCHABLE, passages_done=0, updated_at=now)
     )
     return count
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from ragsvc.core.documents import Collection, DocumentStatus
+from ragsvc.core.documents import Collection, DocumentStatus, Stage
 from ragsvc.core.errors import FailureReason, FileBatchNotFound, VectorStoreFileNotFound
 from ragsvc.core.ids import CollectionId, DocumentId, FileId
 from ragsvc.core.vector_stores import (
@@ -316,6 +316,7 @@ def cancel_batch(connection: Connection, batch_id: int, *, now: int) -> list[tup
         .where(
             _batch_files.c.batch_id == batch_id,
             _documents.c.status == DocumentStatus.QUEUED,
+            _documents.c.stage == Stage.QUEUED,  # not one that is only embedded again
             ~has_others.correlate(_documents),
             ~in_another.correlate(_documents),
         )

@@ -153,7 +153,7 @@ def store_vectors(
 ) -> VectorsOutcome:
     """Store vectors made for ``document``, unless it was deleted or renamed since it was read.
 
-    The vectors of a ready document are logged: an index, or its snapshot, may cover the document already.
+    The vectors of a searchable document are logged: an index, or its snapshot, may cover the document already.
     """
     current = get_by_row_id(connection, document.id)
     if current is None:
@@ -167,7 +167,7 @@ def store_vectors(
         [{"model_id": model_id, "passage_id": new.passage_id, "vector": new.vector} for new in vectors],
     )
     _store_hashes(connection, model_id, vectors)
-    if current.status is DocumentStatus.READY:
+    if current.is_searchable:
         append_change(connection, document, "reembed", [new.passage_id for new in vectors])
     connection.execute(
         update(_documents)

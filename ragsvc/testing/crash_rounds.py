@@ -61,6 +61,8 @@ _BACKUP_ROUND = 6
 """Every so many rounds the service is only killed after a backup has ended."""
 _UPGRADE_SHARE = 0.3
 """Of the rounds, in which an upgrade of a directory of an earlier release is killed as well."""
+_LONG_SHARE = 0.15
+_LONG_LINES = 500
 _ERASED_WORDS = 20
 _PAUSE_BEFORE_KILL_S = 0.05
 """Longer than most requests take, so that the kill meets requests and jobs at any moment."""
@@ -262,9 +264,7 @@ class CrashRounds:
                 if deleted.status_code == 200:
                     with self._lock:
                         self.promises.tenants += 1
-                        if deleted.json()["removed"][
-                            "log_emptied"
-                        ]:  # otherwise its bytes are gone within a minute, not yet
+                        if deleted.json()["removed"]["log_emptied"]:  # otherwise its bytes leave within a minute
                             self.promises.erased.append(word)
                     self._acknowledged.release()
                     self._erased.release()
@@ -308,6 +308,8 @@ class CrashRounds:
             self._serial += 1
             word = f"zq{self._serial:07d}x"
         lines = [" ".join(chance.choices(_WORDS, k=9)) + "." for _ in range(chance.randint(3, 40))]
+        if chance.random() < _LONG_SHARE:  # of more than one batch: its words are searchable before its vectors
+            lines += [" ".join(chance.choices(_WORDS, k=40)) + "." for _ in range(_LONG_LINES)]
         text = [f"The code word of this report is {word}.", *lines]
         wait_s = chance.choice([0, 0, 5])
         if chance.random() < 0.5:
@@ -426,6 +428,7 @@ class CrashRounds:
     def _await_ready(self, client: httpx.Client, listed: dict[str, dict[str, Any]]) -> None:
         waiting = [document_id for document_id, row in listed.items() if row["status"] != "ready"]
         self.report.resumed += len(waiting)
+        self._check_searchable(client, [listed[document_id] for document_id in waiting])
         deadline = time.monotonic() + _READY_TIMEOUT_S
         for document_id in waiting:
             while True:
@@ -436,6 +439,12 @@ class CrashRounds:
                     self.report.lost.append(f"{document_id} ended as {row.get('status')}: {row.get('error')}")
                     break
                 time.sleep(0.05)
+
+    def _check_searchable(self, client: httpx.Client, waiting: list[dict[str, Any]]) -> None:
+        """The words of a document that was searchable when the service was killed still find it."""
+        for row in waiting:
+            if row["stage"] == "searchable" and row["id"] not in _found(client, _word_of(row["filename"])):
+                self.report.lost.append(f"{row['id']} is searchable and not found by its words")
 
     def _check_findable(self, client: httpx.Client, document_id: str, word: str) -> None:
         for mode in ("lexical", "hybrid"):
@@ -536,7 +545,7 @@ class CrashRounds:
             report = registry.verify(collection.id)
             if not report.ok:
                 self.report.differences.append(f"collection {collection.id}: {report}")
-            rows = source.all_passage_ids(collection.id)
+            rows = source.embedded_passage_ids(collection.id)
             index_ids = registry.get(collection.id)
             if len(index_ids) != len(rows) or not np.array_equal(np.unique(rows), rows):
                 self.report.differences.append(f"collection {collection.id}: {len(index_ids)} of {len(rows)} passages")

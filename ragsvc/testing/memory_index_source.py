@@ -99,6 +99,9 @@ class MemorySource:
     def all_passage_ids(self, collection_id: int) -> Ids:
         return np.array(sorted(self._rows.get(collection_id, ())), dtype=np.int64)
 
+    def embedded_passage_ids(self, collection_id: int) -> Ids:
+        return self.all_passage_ids(collection_id)
+
     def cards(self, collection_id: int, document_ids: Sequence[int] | None = None) -> list[DocumentCard]:
         """Cards of the documents that exist; the context is the name, the first passage the opening."""
         texts: dict[int, list[LexicalDocument]] = {}

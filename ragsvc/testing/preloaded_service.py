@@ -6,6 +6,7 @@ After the imports it starts like any service: open the data directory, load the 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -18,6 +19,8 @@ from typing import Any, Self
 import httpx
 
 from ragsvc.testing.service_runner import ROOT, ServiceFailed, service_environment
+
+_CHILDREN_END_S = 30
 
 
 class PreloadedProcess:
@@ -113,7 +116,23 @@ class ForkedService:
         if self._ended:
             return 0
         self._ended = True
-        return self._preloaded.ask(end=self.pid, signal=number)
+        children = _children(self.pid)
+        status = self._preloaded.ask(end=self.pid, signal=number)
+        deadline = time.monotonic() + _CHILDREN_END_S
+        while any(_is_running(child) for child in children):  # one of them may have the database open
+            if time.monotonic() > deadline:
+                raise ServiceFailed(f"Children of the service did not end: {children}")
+            time.sleep(0.01)
+        return status
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that the threads of a process started and that have not ended (proc(5))."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            found += map(int, listed.read_text().split())
+    return found
 
 
 def _is_running(pid: int) -> bool:

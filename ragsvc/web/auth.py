@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
+import msgspec
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
-from litestar.types import ASGIApp, Receive, Send
+from litestar.types import ASGIApp, Receive, RouteHandlerType, Send
 from litestar.types import Scope as ASGIScope
 
 from ragsvc.core.access.principal import Scope, require_scope
@@ -39,6 +40,20 @@ class AccessRequirement(Enum):
 Requirement = Scope | AccessRequirement
 
 
+class _RouteRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What a handler declares, computed at its first request.
+
+    ``lists_methods``: the handler is the framework's answer to OPTIONS.
+    """
+
+    requirement: Requirement
+    body_limit: float
+    query_parameters: frozenset[str] | None
+    may_wait: bool
+    takes_paths: bool
+    lists_methods: bool
+
+
 class AccessGate:
     """Litestar middleware in pure ASGI; it runs after routing, so that ``scope["route_handler"]`` is set."""
 
@@ -48,37 +63,45 @@ class AccessGate:
         self._files_limit_bytes = files_limit_bytes
         self._body_limit_bytes = body_limit_bytes
         self._access = access
-        self._requirements: dict[int, tuple[Requirement, float, frozenset[str] | None]] = {}
+        self._rules: dict[int, _RouteRules] = {}
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Admit the request or raise; ``RequestMiddleware`` ends the count of parallel requests."""
         context: RequestContext = scope[SCOPE_KEY]  # type: ignore[literal-required]  # our own key
         handler = scope["route_handler"]
-        known = self._requirements.get(id(handler))
-        if known is None:
-            limit: float = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
-            parameters: frozenset[str] | None = None
-            if isinstance(handler, HTTPRouteHandler):
-                limit = body_limit_of_handler(handler, files_limit_bytes=self._files_limit_bytes)
-                parameters = known_parameters(handler)
-            # Litestar answers OPTIONS itself, only with the list of methods; browsers send it without a key
-            options = scope.get("method") == "OPTIONS"
-            requirement = AccessRequirement.PUBLIC if options else requirement_of(handler.opt)
-            if requirement is AccessRequirement.PUBLIC:
-                parameters = None  # probes and browsers add parameters against caches
-            known = self._requirements[id(handler)] = (requirement, limit, parameters)
-        requirement, body_limit, query_parameters = known
-        context.may_wait = bool(handler.opt.get("streams_body"))
-        if getattr(handler, "http_methods", None) == {"OPTIONS"}:
+        rules = self._rules.get(id(handler))
+        if rules is None:
+            rules = self._rules[id(handler)] = self._rules_of(handler, str(scope.get("method")))
+        context.may_wait = rules.may_wait
+        if rules.lists_methods:
             await _send_methods(self._methods_of(scope), send)
             return
-        refuse_encoded_slash(scope, takes_paths=any(":path}" in path for path in handler.paths))
-        await let_in(self._access, context, scope, requirement, body_limit)
+        refuse_encoded_slash(scope, takes_paths=rules.takes_paths)
+        await let_in(self._access, context, scope, rules.requirement, rules.body_limit)
         if query := scope.get("query_string"):
-            check_parameters(query, query_parameters)
+            check_parameters(query, rules.query_parameters)
         if context.live is not None:
             scope["user"] = context.live.principal
         await self._app(scope, receive, send)
+
+    def _rules_of(self, handler: RouteHandlerType, method: str) -> _RouteRules:
+        limit: float = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
+        parameters: frozenset[str] | None = None
+        if isinstance(handler, HTTPRouteHandler):
+            limit = body_limit_of_handler(handler, files_limit_bytes=self._files_limit_bytes)
+            parameters = known_parameters(handler)
+        # Litestar answers OPTIONS itself, only with the list of methods; browsers send it without a key
+        requirement = AccessRequirement.PUBLIC if method == "OPTIONS" else requirement_of(handler.opt)
+        if requirement is AccessRequirement.PUBLIC:
+            parameters = None  # probes and browsers add parameters against caches
+        return _RouteRules(
+            requirement=requirement,
+            body_limit=limit,
+            query_parameters=parameters,
+            may_wait=bool(handler.opt.get("streams_body")),
+            takes_paths=any(":path}" in path for path in handler.paths),
+            lists_methods=getattr(handler, "http_methods", None) == {"OPTIONS"},
+        )
 
     def _methods_of(self, scope: ASGIScope) -> list[str]:
         """The methods of all handlers of a path; the framework's answer to OPTIONS names those of one of them."""

@@ -12,12 +12,13 @@ web pages is none of them: requests of other origins are refused with it (``rags
 from __future__ import annotations
 
 import re
-from typing import Final
-
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from typing import TYPE_CHECKING, Final
 
 from ragsvc.core.origins import AllowedOrigins
+from ragsvc.web.public_address import HTTP
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 Header = tuple[bytes, bytes]
 
@@ -46,7 +47,7 @@ _ALWAYS_READABLE: Final = frozenset(
 
 
 def _is_preflight(scope: Scope) -> bool:
-    if scope["type"] != ScopeType.HTTP or scope["method"] != "OPTIONS":
+    if scope["type"] != HTTP or scope.get("method") != "OPTIONS":
         return False
     names = {name for name, _ in scope["headers"]}
     return b"origin" in names and _REQUEST_METHOD in names
@@ -77,7 +78,7 @@ class SharedResponses:
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] != HTTP:
             await self._app(scope, receive, send)
             return
         sharing = _sharing_headers(self._origins, _header(scope, b"origin"))

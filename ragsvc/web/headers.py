@@ -6,9 +6,12 @@ import math
 import re
 import time
 from random import getrandbits
+from typing import TYPE_CHECKING
 
 from ragsvc.core.access.limits import DAY_S
-from ragsvc.services.access_control import LiveKey
+
+if TYPE_CHECKING:
+    from ragsvc.services.access_control import LiveKey
 
 Header = tuple[bytes, bytes]
 

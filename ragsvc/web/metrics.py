@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
 from ragsvc.core.access.money import to_amount
+from ragsvc.web.duration_histogram import DurationHistogram, DurationSeries
 
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _LONG_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
@@ -40,7 +41,7 @@ class RequestMetrics:
         self._requests = Counter(
             "ragsvc_http_requests", "Requests answered.", ["route", "method", "status"], registry=registry
         )
-        self._durations = Histogram(
+        self._durations = DurationHistogram(
             "ragsvc_http_request_duration_seconds",
             "Time from the arrival of a request to the last byte of its response.",
             ["route", "method"],
@@ -54,7 +55,7 @@ class RequestMetrics:
             ["model"],
             registry=registry,
         )
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._children: dict[tuple[str, str, int], tuple[Counter, DurationSeries]] = {}
         self._tokens_by_model: dict[str, tuple[Counter, Counter, Counter]] = {}
 
     def observe(self, route: str, method: str, status: int, duration_s: float) -> None:
@@ -97,21 +98,21 @@ class OperationMetrics:
         """
         _drop_created_series()
         self._model_label = model_label
-        self._searches = Histogram(
+        self._searches = DurationHistogram(
             "ragsvc_search_duration_seconds",
             "Time of a search, also of the search of a chat.",
             ["mode", "outcome"],
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        self._chats = Histogram(
+        self._chats = DurationHistogram(
             "ragsvc_chat_duration_seconds",
             "Time of a chat until the end of its answer.",
             ["model", "outcome"],
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        self._documents = Histogram(
+        self._documents = DurationHistogram(
             "ragsvc_ingest_duration_seconds",
             "Time of the processing of a document, from the start of its job.",
             ["outcome"],
@@ -121,21 +122,21 @@ class OperationMetrics:
         self._failures = Counter(
             "ragsvc_ingest_failures", "Documents that failed, by the code of the reason.", ["code"], registry=registry
         )
-        search_stages = Histogram(
+        search_stages = DurationHistogram(
             "ragsvc_search_stage_duration_seconds",
             "Time of a stage of a search.",
             ["stage"],
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        chat_stages = Histogram(
+        chat_stages = DurationHistogram(
             "ragsvc_chat_stage_duration_seconds",
             "Time of a stage of a chat.",
             ["stage"],
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        ingest_stages = Histogram(
+        ingest_stages = DurationHistogram(
             "ragsvc_ingest_stage_duration_seconds",
             "Time of a stage of an ingest.",
             ["stage"],
@@ -151,8 +152,8 @@ class OperationMetrics:
         )
         self._models = _BoundedLabels(_MAX_MODELS)
         self._providers = _BoundedLabels(_MAX_MODELS)
-        self._stage_series: dict[tuple[str, str], Histogram] = {}
-        self._chat_series: dict[tuple[str, str], Histogram] = {}
+        self._stage_series: dict[tuple[str, str], DurationSeries] = {}
+        self._chat_series: dict[tuple[str, str], DurationSeries] = {}
 
     def stage_ended(self, operation: str, stage: str, seconds: float) -> None:
         """Observe the duration of a stage."""

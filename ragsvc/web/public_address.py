@@ -8,14 +8,20 @@ the proxy has removed it from the path. Paths with a prefix that a client could 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragsvc.core.network import HOST_AND_PORT, PATH_PREFIX
+
+if TYPE_CHECKING:
+    from litestar.enums import ScopeType
+    from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+HTTP: Final = cast("ScopeType", "http")
+"""The type of scopes of requests; Litestar declares an enumeration, which is not imported before the port opens."""
+
 
 FORWARDED_KEY = "ragsvc.forwarded"
 """Key of the ``ForwardedAddress`` in an ASGI scope."""
@@ -43,7 +49,7 @@ class ForwardedAddresses:
         self._is_trusted = is_trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP:
+        if scope["type"] == HTTP:
             client = scope.get("client")
             if self._is_trusted(client[0] if client else ""):
                 scope[FORWARDED_KEY] = _forwarded(scope)  # type: ignore[literal-required]  # our own key
@@ -69,14 +75,16 @@ class PublicAddress:
         self._prefix = "" if self._url is None else urlsplit(self._url).path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] != HTTP:
             await self._app(scope, receive, send)
             return
-        forwarded: ForwardedAddress = scope.get(FORWARDED_KEY) or _NOT_FORWARDED  # type: ignore[assignment]  # our own key
-        prefix = forwarded.prefix if self._url is None else self._prefix
-        host = forwarded.host or _host_of(scope)
-        url = self._url or f"{scope['scheme']}://{host}{prefix}"
-        scope[_ADDRESS_KEY] = (url, self._url or prefix or "/")  # type: ignore[literal-required]  # our own key
+        host = b""  # of the request as it arrived: encrypted requests replace the headers of the scope
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+                break
+        scope[_ADDRESS_KEY] = (self, host)  # type: ignore[literal-required]  # our own key
+        prefix = self.prefix(scope)
         if not prefix:
             await self._app(scope, receive, send)
             return
@@ -91,22 +99,44 @@ class PublicAddress:
 
         await self._app(scope, receive, send_with_prefix)
 
+    def prefix(self, scope: Mapping[str, Any]) -> str:
+        """The path prefix that the client's URL has."""
+        if self._url is not None:
+            return self._prefix
+        forwarded: ForwardedAddress | None = scope.get(FORWARDED_KEY)
+        return "" if forwarded is None else forwarded.prefix
 
-def _host_of(scope: Scope) -> str:
-    host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+    def url(self, scope: Mapping[str, Any], host: bytes) -> str:
+        """The absolute URL of the service for a request with this header ``Host``; few requests need it."""
+        if self._url is not None:
+            return self._url
+        forwarded: ForwardedAddress = scope.get(FORWARDED_KEY) or _NOT_FORWARDED
+        return f"{scope['scheme']}://{forwarded.host or _host_of(scope, host)}{forwarded.prefix}"
+
+    def server(self, scope: Mapping[str, Any]) -> str:
+        """The configured URL, or else the path of the service."""
+        return self._url or self.prefix(scope) or "/"
+
+
+def _host_of(scope: Mapping[str, Any], host: bytes) -> str:
     if host:
-        return host
+        return host.decode("latin-1")
     name, port = scope.get("server") or ("localhost", None)  # HTTP/1.0 may leave 'Host' out
     return name if port is None else f"{name}:{port}"
 
 
 def service_url(scope: Mapping[str, Any]) -> str:
     """Scheme, host and path prefix of the service, without a slash at the end."""
-    url: str = scope[_ADDRESS_KEY][0]
-    return url
+    address, host = _address_of(scope)
+    return address.url(scope, host)
 
 
 def server_url(scope: Mapping[str, Any]) -> str:
     """The service in an OpenAPI document, as a path if no absolute URL is configured: relative to the document."""
-    url: str = scope[_ADDRESS_KEY][1]
-    return url
+    address, _ = _address_of(scope)
+    return address.server(scope)
+
+
+def _address_of(scope: Mapping[str, Any]) -> tuple[PublicAddress, bytes]:
+    found: tuple[PublicAddress, bytes] = scope[_ADDRESS_KEY]
+    return found

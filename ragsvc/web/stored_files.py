@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -13,9 +14,10 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from ragsvc.core.file_types import PDF, PICTURES
+from ragsvc.crypto.at_rest import READ_BYTES
+from ragsvc.store.blobs import EncryptedFile
 from ragsvc.web.disconnects import DisconnectWatcher
 
-_PIECE_BYTES: Final = 256 << 10
 _RANGE: Final = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
 _TAG: Final = re.compile(r'(?:W/)?("[^"]*")')
 
@@ -82,11 +84,11 @@ def download_headers(filename: str, media_type: str, *, inline: bool = False) ->
 
 
 class StoredFile(ASGIResponse):
-    """A file whose bytes never change, under its hash; ``content`` is its path, or its plain bytes in pieces."""
+    """A file whose bytes never change, under its hash; ``content`` is its path, or its reader if it is encrypted."""
 
     __slots__ = ("_content", "_headers", "_size", "_tag")
 
-    def __init__(self, content: Path | Iterator[bytes], *, size: int, sha256: str, headers: dict[str, str]) -> None:
+    def __init__(self, content: Path | EncryptedFile, *, size: int, sha256: str, headers: dict[str, str]) -> None:
         # the parent's __init__ prepares attributes that __call__ below does not use
         self.body = b""
         self._content = content
@@ -111,37 +113,42 @@ class StoredFile(ASGIResponse):
         headers = {"content-length": str(end - begin)}
         if part is not None:
             headers["content-range"] = f"bytes {begin}-{end - 1}/{self._size}"
-        first = b""
-        pieces = self._pieces(begin, end)
-        if scope.get("method") != "HEAD" and end > begin:
-            first = await anyio.to_thread.run_sync(next, pieces, b"")  # before the status: the file may be unreadable
-        await self._start(send, 200 if part is None else 206, headers)
-        if scope.get("method") == "HEAD":
+        status = 200 if part is None else 206
+        if scope.get("method") == "HEAD" or begin == end:
+            await self._start(send, status, headers)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        with DisconnectWatcher(receive):
-            while first:
-                await send({"type": "http.response.body", "body": first, "more_body": True})
-                first = await anyio.to_thread.run_sync(next, pieces, b"")
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        pieces = self._pieces(begin, end)
+        try:
+            piece = await anyio.to_thread.run_sync(next, pieces, b"")  # before the status: the file may be unreadable
+            await self._start(send, status, headers)
+            with DisconnectWatcher(receive):
+                await _send_pieces(send, piece, pieces, end - begin)
+        finally:
+            with contextlib.suppress(ValueError):  # a thread still reads a piece, and closes the file afterwards
+                pieces.close()
 
     async def _start(self, send: Send, status: int, headers: dict[str, str]) -> None:
         lines = [(name.encode(), value.encode("latin-1")) for name, value in {**self._headers, **headers}.items()]
         await send({"type": "http.response.start", "status": status, "headers": lines})
 
-    def _pieces(self, begin: int, end: int) -> Iterator[bytes]:
-        if isinstance(self._content, Path):
-            with self._content.open("rb") as file:
-                file.seek(begin)
-                while begin < end and (piece := file.read(min(_PIECE_BYTES, end - begin))):
-                    begin += len(piece)
-                    yield piece
+    def _pieces(self, begin: int, end: int) -> Generator[bytes]:
+        if isinstance(self._content, EncryptedFile):
+            yield from self._content.pieces(begin, end)
             return
-        at = 0
-        for piece in self._content:  # decrypted from the start: each piece authenticates those before it
-            part = piece[max(0, begin - at) : max(0, end - at)]
-            at += len(piece)
-            if part:
-                yield part
-            if at >= end:
-                return
+        with self._content.open("rb") as file:
+            file.seek(begin)
+            while begin < end and (piece := file.read(min(READ_BYTES, end - begin))):
+                begin += len(piece)
+                yield piece
+
+
+async def _send_pieces(send: Send, piece: bytes, pieces: Generator[bytes], left_bytes: int) -> None:
+    """Send ``piece`` and those after it. Each is read when the one before was sent, so one is in memory."""
+    while piece:
+        left_bytes -= len(piece)
+        await send({"type": "http.response.body", "body": piece, "more_body": left_bytes > 0})
+        if not left_bytes:
+            return
+        piece = await anyio.to_thread.run_sync(next, pieces, b"")
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

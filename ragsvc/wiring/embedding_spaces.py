@@ -5,56 +5,126 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from ragsvc.config import Settings
-from ragsvc.core.errors import ConfigurationError, EmbeddingFailed, StorageFull
+from ragsvc.core.errors import ConfigurationError, EmbeddingFailed, Overloaded, StorageFull
 from ragsvc.core.ids import CollectionId
-from ragsvc.core.ports.embedding import Embedder
+from ragsvc.core.ports.embedding import Embedder, EmbeddingModel, Vectors
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.text.condensing import condense
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.inference.factory import open_embedder
+from ragsvc.inference.model_files import read_model
+from ragsvc.inference.prepare_model import PrepareOptions, prepare_model
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.model_change import Reembedding
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import list_collections
 from ragsvc.store.index_source import SqliteIndexSource
-from ragsvc.store.serving_model import serve_model, serving_model
+from ragsvc.store.serving_model import count_without_vectors, serve_model, serving_model
 from ragsvc.store.vector_rows import model_row_id
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+_RETRY_AFTER_S: Final = 5.0
+
+
+class NotLoaded:
+    """Port ``Batcher`` of a model that is being loaded: every call is refused, to be repeated later."""
+
+    waiting_texts = 0
+
+    def __init__(self, model: EmbeddingModel) -> None:
+        self.model = model
+
+    @property
+    def runtime(self) -> str:
+        return "loading"
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        del texts
+        raise self._refusal()
+
+    async def embed_query(self, text: str) -> Vectors:
+        del text
+        raise self._refusal()
+
+    async def with_queries(self, texts: Sequence[str], work: Callable[[Sequence[Vectors]], T]) -> T:
+        del texts, work
+        raise self._refusal()
+
+    def _refusal(self) -> Overloaded:
+        return Overloaded(f"The embedding model {self.model.name} is being loaded.", retry_after_s=_RETRY_AFTER_S)
+
 
 class ModelSpace(EmbeddingSpace):
-    """An embedding space that exposes its embedder, batcher and indexes with their concrete types."""
+    """An embedding space with concrete types, whose model may be loaded later than the space is made."""
 
     def __init__(
         self,
         *,
-        embedder: Embedder,
+        model: EmbeddingModel,
         model_id: int,
-        batcher: EmbeddingBatcher,
         indexes: IndexRegistry,
         prepare: Callable[[str], str],
+        open_embedder: Callable[[], Embedder],
+        export: Callable[[], Awaitable[None]],
     ) -> None:
+        """``export`` makes what ``open_embedder`` needs to be fast, without blocking the end of the service."""
         super().__init__(
-            model=embedder.model,
+            model=model,
             model_id=model_id,
-            batcher=batcher,
+            batcher=NotLoaded(model),
             indexes=indexes,
             prepare=prepare,
-            knows=embedder.knows,
+            knows=lambda _: True,
         )
-        self.embedder = embedder
-        self.batcher: EmbeddingBatcher = batcher
+        self.batcher: EmbeddingBatcher | NotLoaded = NotLoaded(model)
         self.indexes: IndexRegistry = indexes
+        self._open_embedder = open_embedder
+        self._export = export
+        self._embedder: Embedder | None = None
+
+    @property
+    def embedder(self) -> Embedder:
+        """The loaded model."""
+        if self._embedder is None:
+            raise EmbeddingFailed(f"The embedding model {self.model.name} is not loaded.")
+        return self._embedder
+
+    async def load(self) -> None:
+        """Load the model, which may take minutes the first time.
+
+        Raises:
+            ConfigurationError: the model is not on this machine.
+            EmbeddingFailed: the model cannot be loaded or run.
+        """
+        if self._embedder is not None:
+            return
+        embedder = await anyio.to_thread.run_sync(self._open_embedder)
+        batcher = EmbeddingBatcher(embedder)
+        batcher.start()
+        self._embedder, self.batcher, self.knows = embedder, batcher, embedder.knows
+
+    async def load_meanwhile(self) -> None:
+        """Load the model while another space serves: its exports are made in a child process. Raises as ``load``."""
+        await self._export()
+        await self.load()
+
+    async def aclose(self) -> None:
+        if isinstance(self.batcher, EmbeddingBatcher):
+            await self.batcher.aclose()
+        if self._embedder is not None:
+            self._embedder.close()
 
 
 class SpaceOpener:
@@ -73,11 +143,22 @@ class SpaceOpener:
             ConfigurationError: the model is not on this machine.
             EmbeddingFailed: the model cannot be loaded or run.
         """
+        space = await self.prepare(stack, setting)
+        await space.load()
+        return space
+
+    async def prepare(self, stack: AsyncExitStack, setting: str) -> ModelSpace:
+        """Find a model, and open its indexes; ``stack`` closes them and the model, which is loaded by ``load``.
+
+        Raises:
+            ConfigurationError: the model is not on this machine.
+            EmbeddingFailed: the files cannot be read, or the download failed.
+        """
         settings = self._settings
-        embedder = await anyio.to_thread.run_sync(self._open_embedder, setting)
-        stack.callback(embedder.close)
-        batcher = await stack.enter_async_context(EmbeddingBatcher(embedder))
-        model = embedder.model
+        files = await anyio.to_thread.run_sync(
+            lambda: read_model(setting, data_dir=settings.data_dir, offline=settings.offline)
+        )
+        model = files.model
         model_id = await self._database.write(
             lambda connection: model_row_id(connection, model, setting=setting, now=int(time.time()))
         )
@@ -91,15 +172,25 @@ class SpaceOpener:
             memory_limit_bytes=settings.index_memory_bytes,
             max_open=settings.max_open_collections,
         )
-        stack.callback(indexes.close)
-        self._opened.append(indexes)
-        return ModelSpace(
-            embedder=embedder,
+        space = ModelSpace(
+            model=model,
             model_id=model_id,
-            batcher=batcher,
             indexes=indexes,
             prepare=condense if settings.embedded_text == "condensed" else str,
+            open_embedder=lambda: self._open_embedder(setting),
+            export=lambda: prepare_model(
+                PrepareOptions(
+                    setting=setting,
+                    data_dir=str(settings.data_dir),
+                    runtime=settings.embedding_runtime,
+                    offline=settings.offline,
+                )
+            ),
         )
+        stack.push_async_callback(space.aclose)
+        stack.callback(indexes.close)
+        self._opened.append(indexes)
+        return space
 
     def drop_indexes(self, collection_id: CollectionId) -> int:
         """Remove the indexes of a deleted collection, also those of models that are not open. Blocking.
@@ -128,13 +219,20 @@ class SpaceOpener:
 async def open_serving_space(
     stack: AsyncExitStack, opener: SpaceOpener, database: Database, configured: ModelSpace
 ) -> ModelSpace:
-    """The configured space if its vectors are complete, else the space of the model that served before."""
+    """The configured space, loaded, if its vectors are complete, else the space of the model that served before.
+
+    In the other case the configured model is not loaded yet, so that searches are answered meanwhile.
+    """
     former = await database.read(serving_model)
     if former is not None and former.id == configured.model_id:
+        await configured.load()
         configured.indexes.prunes_log = True  # no other index follows the log
         return configured
-    if await database.write(lambda connection: serve_model(connection, configured.model_id)) or former is None:
-        return configured
+    missing = await database.read(lambda connection: count_without_vectors(connection, configured.model_id))
+    if former is None or not missing:
+        await configured.load()  # the model has to work before the rows name it
+        if await database.write(lambda connection: serve_model(connection, configured.model_id)) or former is None:
+            return configured
     try:
         space = await opener.open(stack, former.setting)
     except (ConfigurationError, EmbeddingFailed) as error:
@@ -163,7 +261,7 @@ def plan_model_change(database: Database, spaces: EmbeddingSpaces, target: Model
             except StorageFull as error:  # the maintenance of the indexes tries again
                 logger.warning("collection %d: %s", collection.id, error.message)
 
-    return Reembedding(database=database, target=target, prepare=prepare, swap=swap)
+    return Reembedding(database=database, target=target, load=target.load_meanwhile, prepare=prepare, swap=swap)
 
 
 def load_indexes(database: Database, indexes: IndexRegistry) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.util import find_spec
 from pathlib import Path
-
-import aiohttp
+from typing import TYPE_CHECKING
 
 from ragsvc.config import Settings
 from ragsvc.core.access.api_keys import KeyLimits
@@ -17,10 +16,9 @@ from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.gateway.endpoint_families import Family
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.observation import Observer
-from ragsvc.core.ports.embedding import Reranker
+from ragsvc.core.ports.embedding import Reranker, Vectors
 from ragsvc.inference.model_files import resolve_folder
 from ragsvc.inference.tokens import TokenizerSpans
-from ragsvc.providers.caller_base_urls import AllowedBaseUrls, PublicResolver
 from ragsvc.providers.gguf_runs import GgufRuns
 from ragsvc.providers.local_extractive import LocalExtractive
 from ragsvc.providers.local_gguf import LocalGguf
@@ -32,22 +30,57 @@ from ragsvc.providers.local_models import (
     hybrid_scores,
     in_thread,
 )
-from ragsvc.providers.openai_upstream import OpenAIUpstream
-from ragsvc.providers.policy_engines import RegoFile, opa_server
-from ragsvc.providers.upstream_requests import open_session
 from ragsvc.services.model_registry import LocalModel, ModelRegistry
 from ragsvc.services.policies import CachedPolicy, Decide
 from ragsvc.wiring.embedding_spaces import ModelSpace
 from ragsvc.wiring.parsing import text_counter
 
-OpenProvider = Callable[[ProviderSettings, aiohttp.ClientSession], OpenAIUpstream]
+if TYPE_CHECKING:
+    import aiohttp
+
+    from ragsvc.providers.caller_base_urls import AllowedBaseUrls
+    from ragsvc.providers.openai_upstream import OpenAIUpstream
+
+    OpenProvider = Callable[[ProviderSettings, aiohttp.ClientSession], OpenAIUpstream]
+
+
+class UpstreamSession:
+    """The HTTP session that providers and policies share, opened when the first of them is.
+
+    Importing aiohttp takes a tenth of a second and 9 MB, which a service without providers does not need.
+    """
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    def get(self) -> aiohttp.ClientSession:
+        """Call this in the event loop."""
+        if self._session is None:
+            from ragsvc.providers.upstream_requests import open_session  # noqa: PLC0415 - imports aiohttp
+
+            self._session = open_session()
+        return self._session
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def open_upstream_session(stack: AsyncExitStack) -> UpstreamSession:
+    session = UpstreamSession()
+    stack.push_async_callback(session.aclose)
+    return session
 
 
 def provider_opener(tokens: TokenizerSpans, observer: Observer) -> OpenProvider:
     count = text_counter(tokens)
-    return lambda settings, session: OpenAIUpstream(
-        settings, session, count_tokens=count, on_failure=observer.upstream_failed
-    )
+
+    def open_provider(settings: ProviderSettings, session: aiohttp.ClientSession) -> OpenAIUpstream:
+        from ragsvc.providers.openai_upstream import OpenAIUpstream  # noqa: PLC0415 - imports aiohttp
+
+        return OpenAIUpstream(settings, session, count_tokens=count, on_failure=observer.upstream_failed)
+
+    return open_provider
 
 
 def open_model_registry(
@@ -61,7 +94,7 @@ def open_model_registry(
 
 
 async def open_caller_base_urls(
-    stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession, open_provider: OpenProvider
+    stack: AsyncExitStack, settings: Settings, session: UpstreamSession, open_provider: OpenProvider
 ) -> AllowedBaseUrls | None:
     """Providers that a request may name by base URL; ``None`` if the settings allow none.
 
@@ -69,18 +102,27 @@ async def open_caller_base_urls(
     """
     if not settings.allowed_base_urls:
         return None
+    import aiohttp  # noqa: PLC0415 - only when used
+
+    from ragsvc.providers.caller_base_urls import AllowedBaseUrls, PublicResolver  # noqa: PLC0415 - imports aiohttp
+    from ragsvc.providers.upstream_requests import open_session  # noqa: PLC0415 - imports aiohttp
+
     public = await stack.enter_async_context(open_session(PublicResolver(aiohttp.ThreadedResolver())))
-    return AllowedBaseUrls(settings.allowed_base_urls, open_provider, session=session, public_session=public)
+    return AllowedBaseUrls(settings.allowed_base_urls, open_provider, session=session.get(), public_session=public)
 
 
-def open_policies(stack: AsyncExitStack, settings: Settings, session: aiohttp.ClientSession) -> list[CachedPolicy]:
+def open_policies(stack: AsyncExitStack, settings: Settings, session: UpstreamSession) -> list[CachedPolicy]:
+    if settings.policy_file is None and settings.policy_url is None:
+        return []
+    from ragsvc.providers.policy_engines import RegoFile, opa_server  # noqa: PLC0415 - imports aiohttp
+
     deciders: list[Decide] = []
     if settings.policy_file is not None:
         rego = RegoFile(settings.policy_file)
         stack.callback(rego.close)
         deciders.append(rego)
     if settings.policy_url is not None:
-        deciders.append(opa_server(settings.policy_url, session))
+        deciders.append(opa_server(settings.policy_url, session.get()))
     return [
         CachedPolicy(decide, keep_s=settings.policy_cache_s, timeout_s=settings.policy_timeout_s) for decide in deciders
     ]
@@ -90,10 +132,17 @@ def embedding_and_rerank_models(
     space: ModelSpace, tokens: TokenizerSpans, reranker: Reranker | None, *, truncate: str
 ) -> list[LocalModel]:
     """The embedding model and the reranker, each under a fixed name and under the name of the model."""
-    batcher = space.batcher
-    embeddings = LocalEmbeddings(space.model, batcher.embed_passages, tokens, truncate=Truncation(truncate))
+
+    # the model of a space may be loaded later
+    def embed_passages(texts: Sequence[str]) -> Awaitable[Vectors]:
+        return space.batcher.embed_passages(texts)
+
+    def embed_query(text: str) -> Awaitable[Vectors]:
+        return space.batcher.embed_query(text)
+
+    embeddings = LocalEmbeddings(space.model, embed_passages, tokens, truncate=Truncation(truncate))
     if reranker is None:
-        scored_by, score = HYBRID_SCORE, hybrid_scores(batcher.embed_query, batcher.embed_passages)
+        scored_by, score = HYBRID_SCORE, hybrid_scores(embed_query, embed_passages)
     else:
         scored_by, score = f"local/{reranker.name}", in_thread(reranker.score)
     ranking = LocalReranker(scored_by, score, tokens)

@@ -24,13 +24,13 @@ from ragsvc.extract.parser import ChildParser
 from ragsvc.index.memory_words import MemoryWordScorer
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.inference.batcher import EmbeddingBatcher
-from ragsvc.providers.upstream_requests import open_session
 from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.conversations import ConversationService
 from ragsvc.services.document_feed import DocumentFeed
 from ragsvc.services.document_service import DocumentService
+from ragsvc.services.early_pages import EarlyPages
 from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.expiry_sweep import ExpirySweep
 from ragsvc.services.feedback import FeedbackService
@@ -76,7 +76,14 @@ from ragsvc.wiring.data_directory import (
     parsing_folder,
     working_folders,
 )
-from ragsvc.wiring.embedding_spaces import ModelSpace, SpaceOpener, load_indexes, open_serving_space, plan_model_change
+from ragsvc.wiring.embedding_spaces import (
+    ModelSpace,
+    NotLoaded,
+    SpaceOpener,
+    load_indexes,
+    open_serving_space,
+    plan_model_change,
+)
 from ragsvc.wiring.models import (
     built_in_models,
     default_key_limits,
@@ -85,6 +92,7 @@ from ragsvc.wiring.models import (
     open_model_registry,
     open_policies,
     open_reranker,
+    open_upstream_session,
     provider_opener,
 )
 from ragsvc.wiring.parsing import (
@@ -154,7 +162,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         return self.space.embedder
 
     @property
-    def batcher(self) -> EmbeddingBatcher:
+    def batcher(self) -> EmbeddingBatcher | NotLoaded:
         return self.space.batcher
 
     @property
@@ -185,7 +193,13 @@ def _open_parsers(
     The processes link the files that they read into ``folder``.
     """
     plan = chunking_plan(settings, model)
-    documents = ChildParser(extraction_limits(settings), chunk=plan, workers=settings.parse_workers, work_folder=folder)
+    documents = ChildParser(
+        extraction_limits(settings),
+        chunk=plan,
+        workers=settings.parse_workers,
+        recognisers=settings.parse_workers,
+        work_folder=folder,
+    )
     chats = ChildParser(
         chat_file_limits(settings),
         chunk=plan,
@@ -362,7 +376,7 @@ async def open_services(
 
         report(f"loading the embedding model {settings.embedding_model}")
         opener = SpaceOpener(settings, database, derived=derived_root)
-        configured = await opener.open(stack, settings.embedding_model)
+        configured = await opener.prepare(stack, settings.embedding_model)
         serving = await open_serving_space(stack, opener, database, configured)
         spaces = EmbeddingSpaces(serving)
         tokens = await anyio.to_thread.run_sync(open_tokenizer, settings)
@@ -383,11 +397,13 @@ async def open_services(
             hub=hub,
             options=IngestLimits(
                 workers=settings.ingest_workers,
+                recognisers=settings.parse_workers,
                 attachments=AttachmentLimits(max_document_bytes=settings.max_document_bytes),
                 quotas=quotas,
             ),
             space=space,
             observer=observer,
+            early=EarlyPages(MemoryWordScorer()),
         )
         documents = DocumentService(
             database=database,
@@ -410,16 +426,17 @@ async def open_services(
             rerank_budget_s=settings.rerank_budget_ms / 1000,
             observer=observer,
             searched=activity.note,
+            early=ingest.early,
         )
         access, web_sessions = _open_access(settings, database)
         encryption = await _open_encryption(stack, settings)
-        session = await stack.enter_async_context(open_session())
+        session = open_upstream_session(stack)
         open_provider = provider_opener(tokens, observer)
         local_models = built_in_models(stack, settings, configured, tokens, reranker)
         models = open_model_registry(tokens, local_models, lists_documents=settings.list_document_models)
         stack.push_async_callback(models.aclose)
         providers = await _open_providers(
-            settings, access, models, keys, lambda provider: open_provider(provider, session)
+            settings, access, models, keys, lambda provider: open_provider(provider, session.get())
         )
         tenants = TenantAdministration(
             database=database,

@@ -1,6 +1,7 @@
 """Cost of encryption at rest: runs a plain and an encrypted service side by side and alternates each step between them.
 
     scripts/bench_at_rest [--rounds N] [--searches N] [--json]
+    scripts/bench_at_rest --reading [--base REVISION] [--rounds N] [--ingesting] [--json]
 
 A round starts with empty data directories. It ingests the fixture PDFs and texts one at a time, runs hybrid searches,
 uploads a 20 MB text (until it is stored, without waiting for its passages), reads the text back, deletes it, and
@@ -8,11 +9,18 @@ restarts the service (until it is ready, and until its first answer). Search per
 figures are medians of rounds. Disk is the size of the data directory before the large text, without the embedding
 model. Memory covers all processes of a service and the indexes that an encrypted service keeps on a file system in
 memory.
+
+``--reading`` measures only the reading of 20 MB: whole, and 64 KiB from the middle. With ``--base``, the services of
+both revisions run side by side, and each round reads once from each of them. ``--ingesting`` reads a document while
+its passages are embedded in place of a file. ``processor`` is the processor time of the service for reading the whole
+file, which other processes of the machine disturb less. Memory is the growth of the service's peak over its size before
+the first read.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import os
 import random
 import shutil
@@ -20,14 +28,17 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ragsvc.testing.service_runner import RunningService, create_key
-from scripts.bench.measuring import PeakMemory, median, percentile, print_json
+from scripts.bench.base_revision import checked_out
+from scripts.bench.measuring import PeakMemory, mebibytes, median, percentile, print_json, thread_seconds, tree_bytes
 from scripts.bench.restart import QUESTIONS
 
 DOCUMENTS = ROOT / "fixtures" / "documents"
@@ -58,21 +69,22 @@ UNITS = {
 class Side:
     """A service, plain or encrypted, with its data directory."""
 
-    def __init__(self, name: str, folder: Path, models: Path) -> None:
+    def __init__(self, name: str, folder: Path, models: Path, *, root: Path = ROOT) -> None:
         self.name = name
+        self.root = root
         self.data_dir = folder / name
         self.memory_dir = Path(tempfile.mkdtemp(prefix="ragsvc-bench-", dir="/dev/shm"))
         self.env = {"RAGSVC_MEMORY_DIR": str(self.memory_dir)}
         if name == "encrypted":
             (folder / "master.key").write_text(os.urandom(32).hex())
             self.env["RAGSVC_MASTER_KEY_FILE"] = str(folder / "master.key")
-        self.key = create_key(self.data_dir, settings=self.env)
+        self.key = create_key(self.data_dir, settings=self.env, root=root)
         if models.exists():
             shutil.copytree(models, self.data_dir / "models")
         self.start()
 
     def start(self) -> None:
-        self.service = RunningService(self.data_dir, env=self.env, start_timeout_s=120)
+        self.service = RunningService(self.data_dir, env=self.env, start_timeout_s=120, root=self.root)
         self.client = self.service.client(self.key)
 
     def stop(self) -> None:
@@ -214,12 +226,115 @@ def run_round(
     return found, times
 
 
+RANGE_BYTES = 64 << 10
+READING_ROUNDS = 25
+WHOLE, RANGE, PROCESSOR = "whole_ms", "range_ms", "processor_ms"
+
+
+class Reader:
+    """A keep-alive connection that reads 20 MB which a service stores."""
+
+    def __init__(self, side: Side, content: bytes, *, ingesting: bool) -> None:
+        self.side = side
+        self.content = content
+        self.times: dict[str, list[float]] = {WHOLE: [], RANGE: [], PROCESSOR: []}
+        if ingesting:
+            document = side.upload("large.txt", content, "text/plain", wait_s=0)["id"]
+            self.path = f"/v1/rag/documents/{document}/content"
+        else:
+            files = {"file": ("large.bin", content, "application/octet-stream")}
+            reply = side.client.post("/v1/files", data={"purpose": "user_data"}, files=files)
+            self.path = f"/v1/files/{reply.raise_for_status().json()['id']}/content"
+        address = urlsplit(side.service.url)
+        self._connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
+
+    def read(self, name: str, begin: int, end: int) -> None:
+        headers = {"Authorization": f"Bearer {self.side.key}"}
+        if name == RANGE:
+            headers["Range"] = f"bytes={begin}-{end - 1}"
+        since = time.perf_counter()
+        self._connection.request("GET", self.path, headers=headers)
+        back = self._connection.getresponse().read()
+        self.times[name].append((time.perf_counter() - since) * 1000)
+        if back != self.content[begin:end]:
+            raise SystemExit(f"{self.side.name}: the downloaded bytes differ from the uploaded bytes")
+
+    def read_both(self, number: int) -> None:
+        begin = LARGE_BYTES // 2 + number * RANGE_BYTES // 3
+        spent_s = thread_seconds(self.side.service.process.pid)
+        self.read(WHOLE, 0, LARGE_BYTES)
+        self.times[PROCESSOR].append((thread_seconds(self.side.service.process.pid) - spent_s) * 1000)
+        self.read(RANGE, begin, begin + RANGE_BYTES)
+
+
+def measure_reading(rounds: int, base: Path | None, *, ingesting: bool) -> dict[str, Any]:
+    """Read in turn from a plain and an encrypted service of each revision; returns the medians and their ratios."""
+    revisions = {"new": ROOT} if base is None else {"base": base, "new": ROOT}
+    content = large_text(1)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        readers: dict[str, Reader] = {}
+        for revision, root in revisions.items():
+            for kind in ("plain", "encrypted"):
+                place = Path(folder, revision)
+                place.mkdir(exist_ok=True)
+                side = Side(kind, place, Path(folder, "models"), root=root)
+                stack.callback(shutil.rmtree, side.memory_dir, ignore_errors=True)
+                stack.callback(side.stop)
+                readers[f"{revision}_{kind}"] = Reader(side, content, ingesting=ingesting)
+        sizes = {name: tree_bytes(reader.side.service.process.pid) for name, reader in readers.items()}
+        watches = {name: stack.enter_context(PeakMemory(r.side.service.process.pid)) for name, r in readers.items()}
+        for number in range(rounds + 1):
+            if number == 1:  # the first round warms up
+                for reader in readers.values():
+                    reader.times = {WHOLE: [], RANGE: [], PROCESSOR: []}
+            order = list(readers.values())
+            for reader in order[number % len(order) :] + order[: number % len(order)]:
+                reader.read_both(number)
+        grown = {name: watch.peak_bytes - sizes[name] for name, watch in watches.items()}
+    medians = {name: {what: median(values) for what, values in r.times.items()} for name, r in readers.items()}
+    ratios = {
+        f"{revision}_{what.removesuffix('_ms')}": medians[f"{revision}_encrypted"][what]
+        / medians[f"{revision}_plain"][what]
+        for revision in revisions
+        for what in (WHOLE, PROCESSOR, RANGE)
+    }
+    return {"rounds": rounds, "ms": medians, "encrypted_of_plain": ratios, "grown": grown}
+
+
+def print_reading(found: dict[str, Any]) -> None:
+    print(f"reading {LARGE_BYTES // 1_000_000} MB, medians of {found['rounds']} interleaved rounds")
+    print(f"{'':16} {'whole':>9} {'processor':>9} {'64 KiB':>9}   memory grown by")
+    for name, times in found["ms"].items():
+        label = name.replace("_", " ")
+        print(
+            f"{label:16} {times[WHOLE]:6.1f} ms {times[PROCESSOR]:6.1f} ms {times[RANGE]:6.1f} ms"
+            f"   {mebibytes(found['grown'][name])}"
+        )
+    for name, ratio in found["encrypted_of_plain"].items():
+        print(f"encrypted / plain, {name.replace('_', ' ')}: {ratio:.2f}")
+    for what in (WHOLE, PROCESSOR, RANGE):
+        if "base_encrypted" in found["ms"]:
+            for kind in ("plain", "encrypted"):
+                ratio = found["ms"][f"base_{kind}"][what] / found["ms"][f"new_{kind}"][what]
+                print(f"base / new, {kind} {what.removesuffix('_ms')}: {ratio:.2f}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, help=f"default: 3, or {READING_ROUNDS} with --reading")
+    parser.add_argument("--reading", action="store_true", help="only read 20 MB")
+    parser.add_argument("--ingesting", action="store_true", help="with --reading: while passages are embedded")
+    parser.add_argument("--base", help="with --reading: a revision, or a folder with its files, to compare with")
     parser.add_argument("--searches", type=int, default=100, help="per side and round")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.reading:
+        with ExitStack() as stack:
+            base = None if options.base is None else stack.enter_context(checked_out(options.base))
+            reading = measure_reading(options.rounds or READING_ROUNDS, base, ingesting=options.ingesting)
+        (print_json if options.json else print_reading)(reading)
+        return 0
+    options.rounds = options.rounds or 3
     rounds: list[dict[str, dict[str, float]]] = []
     seconds: list[float] = []
     times: dict[str, list[float]] = {"plain": [], "encrypted": []}

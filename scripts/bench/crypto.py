@@ -3,6 +3,10 @@
 One-shot: a chat with the local model, without retrieval, over one keep-alive connection, alternately plain and sealed.
 Sealing and opening at the client are measured separately. Streams: a provider sends as fast as it can, and the client
 opens every chunk. Targets: at most 1 ms added at the median, at least 80 % of the plaintext throughput.
+
+``--stream`` measures only streams. With ``--base``, a service and a client of each revision run side by side, and each
+round streams one plain and one sealed chat from each of them. The processor time of service and client together is
+printed as well, because other processes of the machine disturb it less.
 """
 
 from __future__ import annotations
@@ -11,14 +15,16 @@ import argparse
 import http.client
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -26,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ragsvc.crypto import hpke, sealed_headers
 from ragsvc.crypto.hpke_stream import StreamOpener, bind_request
 from ragsvc.testing.service_runner import RunningService, create_key
+from scripts.bench.base_revision import ROOT, checked_out
+from scripts.bench.measuring import PeakMemory, machine, thread_seconds
 
 PATH = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "Hello there, what can you do?"}]
@@ -149,12 +157,99 @@ def stream_rates(caller: Caller, rounds: int, tokens: int) -> dict[str, float]:
     return {**figures, "sealed_of_plain": round(rates["sealed"] / rates["plain"], 3)}
 
 
+class Revision:
+    """The service of a revision, and a client with the package of that revision."""
+
+    def __init__(self, root: Path, folder: Path, provider: str, tokens: int) -> None:
+        folder.mkdir()
+        config = folder / "ragsvc.toml"
+        config.write_text(f'[[providers]]\nname = "bench"\nbase_url = "{provider}"\nmodels = ["fast"]\n')
+        key = create_key(folder / "data", root=root)
+        self.service = RunningService(folder / "data", env={"RAGSVC_CONFIG": str(config)}, root=root)
+        program = str(Path(__file__).with_name("stream_client.py"))
+        self._client = subprocess.Popen(
+            [sys.executable, program, str(root), self.service.url, key, str(tokens)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.wall: dict[str, list[float]] = {"plain": [], "sealed": []}
+        self.processor: dict[str, list[float]] = {"plain": [], "sealed": []}
+
+    def stream(self, kind: str) -> None:
+        assert self._client.stdin is not None
+        assert self._client.stdout is not None
+        spent_s = thread_seconds(self.service.process.pid)
+        self._client.stdin.write(kind + "\n")
+        self._client.stdin.flush()
+        line = self._client.stdout.readline()
+        require(holds=bool(line))
+        found = json.loads(line)
+        self.wall[kind].append(found["s"])
+        self.processor[kind].append(thread_seconds(self.service.process.pid) - spent_s + found["processor_s"])
+
+    def figures(self, tokens: int) -> dict[str, float]:
+        """Throughput, and what the sealed stream reaches of the plain one: median of the rounds' own ratios."""
+        plain, sealed = self.wall["plain"], self.wall["sealed"]
+        cost_plain, cost_sealed = self.processor["plain"], self.processor["sealed"]
+        return {
+            "plain_tokens_per_s": round(tokens / statistics.median(plain)),
+            "sealed_tokens_per_s": round(tokens / statistics.median(sealed)),
+            "sealed_of_plain": round(statistics.median(plain) / statistics.median(sealed), 3),
+            "plain_processor_ms": round(statistics.median(cost_plain) * 1000, 3),
+            "sealed_processor_ms": round(statistics.median(cost_sealed) * 1000, 3),
+            "sealed_of_plain_processor": round(statistics.median(cost_plain) / statistics.median(cost_sealed), 3),
+        }
+
+    def stop(self) -> None:
+        assert self._client.stdin is not None
+        self._client.stdin.close()
+        self._client.wait(10)
+        self.service.stop()
+
+
+def compare_streams(base: Path | None, rounds: int, tokens: int) -> dict[str, Any]:
+    """Stream in turn from each revision; returns its figures, and the memory by which each service grew at most."""
+    roots = {"new": ROOT} if base is None else {"base": base, "new": ROOT}
+    with tempfile.TemporaryDirectory() as folder, fast_provider(tokens) as provider, ExitStack() as stack:
+        revisions: dict[str, Revision] = {}
+        for name, root in roots.items():
+            revisions[name] = Revision(root, Path(folder, name), provider, tokens)
+            stack.callback(revisions[name].stop)
+        watches = {
+            name: stack.enter_context(PeakMemory(found.service.process.pid)) for name, found in revisions.items()
+        }
+        turns = [(found, kind) for found in revisions.values() for kind in ("plain", "sealed")]
+        for number in range(rounds + 3):
+            for found, kind in turns[number % len(turns) :] + turns[: number % len(turns)]:
+                found.stream(kind)
+            if number < 3:  # the first rounds warm up
+                for found in revisions.values():
+                    found.wall = {"plain": [], "sealed": []}
+                    found.processor = {"plain": [], "sealed": []}
+        result: dict[str, Any] = {name: found.figures(tokens) for name, found in revisions.items()}
+        for name, watch in watches.items():
+            result[name]["peak_memory_mib"] = round(watch.peak_bytes / (1 << 20))
+    if base is not None:
+        for kind in ("plain", "sealed"):
+            name = f"{kind}_processor_ms"
+            result[f"base_of_new_{kind}"] = round(result["base"][name] / result["new"][name], 3)
+    return {"rounds": rounds, "tokens": tokens, **result, "machine": machine()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=400)
     parser.add_argument("--streams", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=2000)
+    parser.add_argument("--stream", action="store_true", help="only streams")
+    parser.add_argument("--base", help="with --stream: a revision, or a folder with its files, to compare with")
     options = parser.parse_args()
+    if options.stream:
+        with ExitStack() as stack:
+            base = None if options.base is None else stack.enter_context(checked_out(options.base))
+            print(json.dumps(compare_streams(base, options.streams, options.tokens), indent=2))
+        return
     with tempfile.TemporaryDirectory() as folder, fast_provider(options.tokens) as provider:
         data_dir, config = Path(folder) / "data", Path(folder) / "ragsvc.toml"
         config.write_text(f'[[providers]]\nname = "bench"\nbase_url = "{provider}"\nmodels = ["fast"]\n')

@@ -1,8 +1,9 @@
 """Sends random read-only requests to every route of ``/schema``, with a key of each scope; no answer may be 500.
 
-scripts/bench_fuzz [--requests N] [--seed N] [--url URL --key ADMIN_KEY]
+scripts/bench_fuzz [--requests N] [--each] [--seed N] [--url URL --key ADMIN_KEY]
 
-Without ``--url`` it starts a service of its own with a few documents. The same seed sends the same requests. Exit
+Without ``--url`` it starts a service of its own, with objects of each kind that routes can read. ``--requests`` counts
+the requests of all scopes together, or with ``--each`` those of each scope. The same seed sends the same requests. Exit
 code 1 if a request was answered with 500, or not at all.
 """
 
@@ -14,6 +15,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,7 +31,9 @@ from ragsvc.testing.service_runner import RunningService, create_key
 
 _READING_POSTS = ("/v1/rag/search", "/v1/chat/completions", "/v1/embeddings", "/v1/rerank")
 """POST routes that store nothing."""
+_RATINGS = "/v1/rag/feedback"
 _STREAMS = ("/events",)
+_SCOPES_AT_ONCE = 4
 _ODD_TEXTS = (
     *("", " ", "0", "-1", "1", "20", "null", "true", "a", "default", "local/chat-model", "ready", "asc", "desc"),
     *("doc_1", "chunk_1", "key_1", str(2**31), str(2**63), str(-(2**63)), "9" * 400, "1e400", "NaN", "\x00", "\ud7ff"),
@@ -142,17 +146,33 @@ class Fuzzer:
 
 def fuzz(
     clients: dict[str, httpx.Client], *, requests: int, seed: int, ids: list[str]
-) -> tuple[Counter[int], list[str]]:
-    """Send the requests, with the scopes in turn; returns the statuses, and the requests that failed."""
+) -> tuple[dict[str, Counter[int]], list[str]]:
+    """Send each client its share of the requests; returns the statuses by scope, and the requests that failed."""
     schema = clients["admin"].get("/schema/openapi.json").raise_for_status().json()
-    fuzzer = Fuzzer(schema, random.Random(seed), ids)  # noqa: S311 - repeatable
-    statuses, failures = Counter[int](), list[str]()
+    failures = list[str]()
+    with ThreadPoolExecutor(_SCOPES_AT_ONCE) as threads:
+        answered = threads.map(
+            lambda number, scope: fuzz_scope(
+                scope,
+                clients[scope],
+                Fuzzer(schema, random.Random(f"{seed} {scope}"), ids),  # noqa: S311 - repeatable
+                requests // len(clients) + (number < requests % len(clients)),
+                failures,
+            ),
+            range(len(clients)),
+            clients,
+        )
+        return dict(zip(clients, answered, strict=True)), failures
+
+
+def fuzz_scope(scope: str, client: httpx.Client, fuzzer: Fuzzer, requests: int, failures: list[str]) -> Counter[int]:
+    """Send random requests with one client; adds those that failed to ``failures``."""
+    statuses = Counter[int]()
     for number in range(requests):
-        scope = list(clients)[number % len(clients)]
         method, target, body, headers = fuzzer.request()
         try:
-            url = httpx.URL(str(clients[scope].base_url).rstrip("/") + target)
-            with clients[scope].stream(method, url, content=body, headers=headers) as reply:
+            url = httpx.URL(str(client.base_url).rstrip("/") + target)
+            with client.stream(method, url, content=body, headers=headers) as reply:
                 statuses[reply.status_code] += 1
                 if reply.status_code == 500:
                     failures.append(f"{number} {scope} {method} {target[:300]} {(body or b'')[:300]!r}")
@@ -162,7 +182,7 @@ def fuzz(
             continue
         except httpx.TransportError as error:
             failures.append(f"{number} {scope} {method} {target[:300]}: {error!r}")
-    return statuses, failures
+    return statuses
 
 
 def clients_by_scope(admin: httpx.Client, tenant: str) -> dict[str, httpx.Client]:
@@ -180,20 +200,42 @@ def clients_by_scope(admin: httpx.Client, tenant: str) -> dict[str, httpx.Client
     return clients
 
 
-def store_samples(admin: httpx.Client, clients: dict[str, httpx.Client]) -> list[str]:
-    """Upload documents for the fuzz to read; returns ids that exist."""
-    with httpx.Client(base_url=admin.base_url, headers=dict(clients["documents.write"].headers), timeout=120) as writer:
+def store_samples(admin: httpx.Client, clients: dict[str, httpx.Client], tenant: str) -> list[str]:
+    """Store objects of each kind for the fuzz to read; returns their ids."""
+    made = admin.post("/v1/keys", json={"tenant": tenant, "label": "samples"}).raise_for_status().json()
+    with httpx.Client(
+        base_url=admin.base_url, headers={"authorization": f"Bearer {made['key']}"}, timeout=120
+    ) as writer:
+
+        def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+            return dict(writer.post(path, json=body).raise_for_status().json())
+
         ids = []
         for number in range(3):
             pdf = text_pdf([[f"The harbour number {number} handled 4,711 containers."], ["Outlook."]])
-            headers = {"content-type": "application/pdf"}
-            ids.append(writer.post("/v1/rag/documents", content=pdf, headers=headers).raise_for_status().json()["id"])
+            reply = writer.post(
+                "/v1/rag/documents", params={"wait_s": 60}, content=pdf, headers={"content-type": "application/pdf"}
+            )
+            ids.append(reply.raise_for_status().json()["id"])
+        upload = {"file": ("harbour.txt", b"The harbour handled 4,711 containers.", "text/plain")}
+        stored = writer.post("/v1/files", files=upload, data={"purpose": "assistants"}).raise_for_status().json()["id"]
+        store = post("/v1/vector_stores", {"name": "harbours"})["id"]
+        batch = post(f"/v1/vector_stores/{store}/file_batches", {"file_ids": [stored]})["id"]
+        part = {"filename": "a.txt", "purpose": "assistants", "bytes": 1, "mime_type": "text/plain"}
+        upload_id = post("/v1/uploads", part)["id"]
+        conversation = post("/v1/conversations", {"items": [{"type": "message", "role": "user", "content": "Hello."}]})
+        question = {"model": "local/chat-model", "input": "How many containers?", "conversation": conversation["id"]}
+        response = post("/v1/responses", {**question, "tools": [{"type": "file_search", "vector_store_ids": [store]}]})
+        rating = {"rating": "up", "question": "How many containers?", "answer": "4,711"}
+        ids += [stored, store, batch, upload_id, conversation["id"], response["id"], post(_RATINGS, rating)["id"]]
+    ids += [found["id"] for found in clients["chat"].get("/v1/rag/collections").json().get("data", ())]
     return ids + [key["id"] for key in admin.get("/v1/keys").raise_for_status().json()["data"]]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--each", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--url")
     parser.add_argument("--key")
@@ -215,12 +257,17 @@ def main() -> int:
 def report(admin: httpx.Client, options: argparse.Namespace) -> int:
     clients = clients_by_scope(admin, "fuzz")
     try:
-        ids = store_samples(admin, clients)
-        statuses, failures = fuzz(clients, requests=options.requests, seed=options.seed, ids=ids)
+        ids = store_samples(admin, clients, "fuzz")
+        requests = options.requests * (len(clients) if options.each else 1)
+        statuses, failures = fuzz(clients, requests=requests, seed=options.seed, ids=ids)
     finally:
         for client in clients.values():
             client.close()
-    figures = {"requests": statuses.total(), "seed": options.seed, "statuses": dict(sorted(statuses.items()))}
+    figures = {
+        "seed": options.seed,
+        "requests": {scope: counts.total() for scope, counts in statuses.items()},
+        "statuses": {scope: dict(sorted(counts.items())) for scope, counts in statuses.items()},
+    }
     print(json.dumps({**figures, "failures": failures[:50]}, indent=1, ensure_ascii=False))
     return 1 if failures else 0
 

@@ -1,16 +1,18 @@
 """Cost of a request through ragsvc, compared with the provider, a bare Litestar + aiohttp pass-through, and LiteLLM.
 
-scripts/bench_gateway [--rounds N] [--seconds S] [--litellm VENV] [--json]
+scripts/bench_gateway [--rounds N] [--seconds S] [--litellm VENV] [--base REV] [--json]
 
 Every server is a separate process with one worker. All are measured in turn in every round, so that other load on the
 machine affects all of them. ragsvc is ``ragsvc serve`` with a key, request and token limits, metering and metrics;
 LiteLLM's proxy has its master key. Figures are medians over the rounds. ``cpu us`` is the processor time of a request;
-on a busy machine, its ratio estimates the ratio of the rates on a quiet machine.
+on a busy machine, its ratio estimates the ratio of the rates on a quiet machine. ``--base`` adds the service of another
+revision, or of the checkout in a folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import socket
@@ -28,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ragsvc.testing.service_runner import RunningService, create_key
+from scripts.bench.base_revision import checked_out
 from scripts.bench.closed_loop import load
 from scripts.bench.measuring import descendants, mebibytes, median, print_json
 
@@ -100,14 +103,15 @@ def _free_port() -> int:
 
 
 @contextmanager
-def ragsvc(upstream_url: str, folder: Path) -> Iterator[Server]:
-    """``ragsvc serve`` with a key that has every kind of limit."""
+def ragsvc(upstream_url: str, folder: Path, *, root: Path = ROOT, name: str = "ragsvc") -> Iterator[Server]:
+    """``ragsvc serve`` of the checkout in ``root``, with a key that has every kind of limit."""
     config = folder / "ragsvc.toml"
     config.write_text(f'[[providers]]\nname = "up"\nbase_url = "{upstream_url}"\napi_key = "x"\nmodels = ["bench"]\n')
-    key = create_key(folder / "data", extra=(*_LIMITS, "--token-balance", str(10**14), "--tokens-per-day", str(10**13)))
-    service = RunningService(folder / "data", env={"RAGSVC_CONFIG": str(config)})
+    limits = (*_LIMITS, "--token-balance", str(10**14), "--tokens-per-day", str(10**13))
+    key = create_key(folder / "data", extra=limits, root=root)
+    service = RunningService(folder / "data", env={"RAGSVC_CONFIG": str(config)}, root=root)
     try:
-        yield Server("ragsvc", int(service.url.rsplit(":", 1)[1]), service.process.pid, key)
+        yield Server(name, int(service.url.rsplit(":", 1)[1]), service.process.pid, key)
     finally:
         service.stop()
 
@@ -195,6 +199,14 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
         return next((row for row in rows if (row["kind"], row["c"], row["server"]) == (kind, c, server)), None)
 
     found: dict[str, dict[str, float]] = {}
+    for kind, c in itertools.product(("requests", "streams"), (1, 32)):
+        ours, other = row(kind, c, "ragsvc"), row(kind, c, "base")
+        if ours is not None and other is not None:
+            found[f"{kind} c={c}, of the base"] = {
+                "by_rate": ours["per_s"] / other["per_s"],
+                "by_cpu": other["cpu_us"] / ours["cpu_us"],
+                "p50": ours["p50_ms"] / other["p50_ms"],
+            }
     for kind in ("requests", "streams"):
         ours = row(kind, 32, "ragsvc")
         for name, other in (("bare", row(kind, 32, "bare")), ("LiteLLM", row(kind, 32, "litellm"))):
@@ -237,6 +249,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--litellm", type=Path, help="virtual environment with litellm[proxy] (default: .venv-litellm)")
+    parser.add_argument("--base", metavar="REV", help="measure the service of this revision as well")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     venv: Path = options.litellm or ROOT / ".venv-litellm"
@@ -252,6 +265,10 @@ def main() -> int:
             stack.enter_context(bare_server(provider)),
             stack.enter_context(ragsvc(url, folder)),
         ]
+        if options.base:
+            root = stack.enter_context(checked_out(options.base))
+            of_base = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            servers.append(stack.enter_context(ragsvc(url, of_base, root=root, name="base")))
         if has_litellm:
             servers.append(stack.enter_context(litellm(venv, url, folder)))
         rows = measure(servers, rounds=options.rounds, seconds=options.seconds)

@@ -71,6 +71,17 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def thread_seconds(pid: int) -> float:
+    """Processor seconds of a process's living threads, to the microsecond (``/proc/<pid>/stat`` counts in 10 ms)."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[0])
+        except OSError:  # the thread has ended
+            continue
+    return total / 1e9
+
+
 def _pss(pid: int) -> int:
     """The proportional set size; the resident size of processes that show it to root only, such as the service."""
     try:

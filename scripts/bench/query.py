@@ -1,9 +1,13 @@
 """Latency of queries over HTTP: searches, the overhead of RAG chats, and 50 concurrent searches during an ingest.
 
     scripts/bench_query [--passages N] [--rounds N] [--seconds S] [--json]
+    scripts/bench_query --base REV [--passages N] [--rounds N] [--seconds S] [--json]
 
 Every question is new, so each is embedded. The overhead of a chat is its time minus the time of a direct request to the
 same provider, which answers immediately. Kinds of requests are interleaved within a round.
+
+With ``--base``, searches are compared with those of another revision (or of the checkout in a folder), whose service
+holds the same passages. Both services are measured in turn within a round; the other one is idle then.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -23,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ragsvc.testing.service_runner import create_key
+from scripts.bench.base_revision import checked_out
 from scripts.bench.closed_loop import drive, post
 from scripts.bench.gateway import Server, provider_server, ragsvc
 from scripts.bench.latency import WORDS, large_pdf
@@ -75,7 +82,9 @@ def one_by_one(server: Server, provider: Server, *, rounds: int, seconds: float)
     }
 
 
-def many_at_once(server: Server, *, rounds: int, seconds: float, concurrency: int) -> dict[str, dict[str, float]]:
+def many_at_once(
+    server: Server, *, rounds: int, seconds: float, concurrency: int, first_seed: int = 1000
+) -> dict[str, dict[str, float]]:
     """Concurrent searches, idle and while four clients upload documents continuously."""
     phases: dict[str, list[dict[str, float]]] = {"idle": [], "ingest": []}
     serial = itertools.count(1)
@@ -87,7 +96,7 @@ def many_at_once(server: Server, *, rounds: int, seconds: float, concurrency: in
                 for uploader in uploaders:
                     uploader.start()
                 stop.wait(2.0)  # until parsing and embedding run
-            seed = 1000 + 10 * number + len(phase)
+            seed = first_seed + 10 * number + len(phase)
             requests = searches(server.key, seed)
             results.append(drive(server.port, requests, streams=False, concurrency=concurrency, seconds=seconds))
         stop.set()
@@ -110,14 +119,83 @@ def _upload(server: Server, serial: Iterator[int], stop: threading.Event) -> Non
             ).raise_for_status()
 
 
+_FILL = (
+    "import sys, pathlib; from scripts.bench.restart import fill; fill(pathlib.Path(sys.argv[1]), {passages}, seed=1)"
+)
+
+
+def compare(base: str, *, passages: int, rounds: int, seconds: float, concurrency: int, as_json: bool) -> int:
+    """Print medians over rounds of the base and of the present state, and their ratios."""
+    measures: dict[tuple[str, str], list[float]] = {}
+    with ExitStack() as stack:
+        roots = {"base": stack.enter_context(checked_out(base)), "new": ROOT}
+        provider = stack.enter_context(provider_server())
+        servers: dict[str, Server] = {}
+        memory: dict[str, PeakMemory] = {}
+        for name, root in roots.items():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            create_key(folder / "data", root=root)
+            fill_with = [sys.executable, "-W", "ignore", "-c", _FILL.format(passages=passages), str(folder / "data")]
+            subprocess.run(fill_with, cwd=root, check=True)
+            url = f"http://127.0.0.1:{provider.port}/v1"
+            servers[name] = stack.enter_context(ragsvc(url, folder, root=root, name=name))
+            memory[name] = stack.enter_context(PeakMemory(servers[name].pid))
+        for number in range(rounds + 1):
+            order = list(servers) if number % 2 else list(servers)[::-1]
+            for mode in ("hybrid", "dense", "lexical"):
+                for name in order:
+                    server = servers[name]
+                    requests = searches(server.key, 100 * number, mode=mode)
+                    figures = drive(server.port, requests, streams=False, concurrency=1, seconds=seconds)
+                    if number:  # the first round warms up
+                        measures.setdefault((f"{mode}, one at a time, p50 ms", name), []).append(figures["p50_ms"])
+            for name in order if number else ():
+                crowd = many_at_once(
+                    servers[name],
+                    rounds=1,
+                    seconds=2 * seconds,
+                    concurrency=concurrency,
+                    first_seed=10_000 * number,
+                )
+                for phase, figures in crowd.items():
+                    kind = f"hybrid, {concurrency} at once, {phase}"
+                    measures.setdefault((f"{kind}, p99 ms", name), []).append(figures["p99_ms"])
+                    measures.setdefault((f"{kind}, searches/s", name), []).append(figures["per_s"])
+    medians = {key: median(values) for key, values in measures.items()}
+    rows = {
+        kind: {"base": medians[kind, "base"], "new": value, "ratio": value / medians[kind, "base"]}
+        for (kind, name), value in medians.items()
+        if name == "new"
+    }
+    peaks = {name: sampler.peak_bytes for name, sampler in memory.items()}
+    if as_json:
+        print_json({"base": base, "passages": passages, "rounds": rounds, "rows": rows, "peak_bytes": peaks})
+        return 0
+    print(f"{passages} passages, each question new, medians of {rounds} interleaved rounds; base is {base}")
+    for kind, row in rows.items():
+        print(f"{kind:44s} base {row['base']:8.2f}  new {row['new']:8.2f}  ratio {row['ratio']:.2f}")
+    print("peak memory: " + ", ".join(f"{name} {mebibytes(size)}" for name, size in peaks.items()))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--passages", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--concurrency", type=int, default=50)
+    parser.add_argument("--base", metavar="REV", help="compare searches with this revision")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.base:
+        return compare(
+            options.base,
+            passages=options.passages,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            concurrency=options.concurrency,
+            as_json=options.json,
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         create_key(folder / "data")  # creates the data directory before rows are written into it

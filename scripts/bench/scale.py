@@ -242,6 +242,9 @@ class ScaleSource:
     def all_passage_ids(self, collection_id: int) -> Ids:
         return np.arange(1, collection_id + 1, dtype=np.int64)
 
+    def embedded_passage_ids(self, collection_id: int) -> Ids:
+        return self.all_passage_ids(collection_id)
+
     def _present(self, collection_id: int, ids: Ids) -> Ids:
         deleted = self.deleted.get(collection_id)
         return ids[~np.isin((ids - 1) // PER_DOCUMENT + 1, list(deleted))] if deleted else ids

@@ -89,9 +89,11 @@ def judge_abstention(collection: Collection, embedding: Embedding, *, own_docume
         ]
     )
     has_answer = np.array([question.answer is not None for question in asked])
+    compared = ~has_answer | np.array([question.from_text for question in asked])
     return {
         "questions": len(asked),
         "auroc": auroc(scores, has_answer),
+        "auroc_text_and_tables": auroc(scores[compared], has_answer[compared]),
         "answered_if_answerable": float(np.mean(scores[has_answer] >= ABSTAIN_BELOW)),
         "answered_if_not": float(np.mean(scores[~has_answer] >= ABSTAIN_BELOW)),
     }

@@ -6,10 +6,11 @@ mmlong: hit@1/5/10/20 and MRR of pages over all documents together, on text and 
 sec10q-pages, erc2: the same on financial reports. sec10q-statements, erc2-statements: our own questions about a line
 of a statement of the same reports. reports: both collections as one, with all these questions. "Right document":
 restricted to the documents that hold the answer. "One judgement": names of documents are not judged apart.
-sec10q: hit@1/5 and precision@5 of source files. chunkeval: recall and precision, in characters, of the first five
-passages. cranfield: nDCG@10. xquad: hit@1/5/10/20 and MRR of paragraphs, with questions and paragraphs in the same
-language (``xquad-cross``: in different languages). ``plain`` is the plain stack: chunks of 1,000 characters with an
-overlap of 200, of the same pages, ranked by cosine or by BM25.
+sec10q: hit@1/5/10/20 and precision@5 of source files. chunkeval: recall and precision, in characters, of the first five
+passages, and hit@1/5/10/20 of a passage that overlaps a reference. cranfield: nDCG@10, and hit@1/5/10/20 of a relevant
+abstract. xquad: hit@1/5/10/20 and MRR of paragraphs, with questions and paragraphs in the same language
+(``xquad-cross``: in different languages). ``plain`` is the plain stack: chunks of 1,000 characters with an overlap of
+200, of the same pages, ranked by cosine or by BM25.
 
 The exit status is 1 if hybrid search is worse than dense or lexical search, or than the plain stack, on the main
 measure of a set by more than the standard error of the difference.
@@ -44,7 +45,7 @@ from ragsvc.core.ports.parsing import ChunkingOptions
 from ragsvc.core.retrieval.passage_search import RankedPassages
 from ragsvc.core.retrieval.search_values import SearchMode
 from ragsvc.core.text.condensing import condense
-from ragsvc.evaluation.measures.judging import Span, judge, matching_item
+from ragsvc.evaluation.measures.judging import Span, matching_item
 from ragsvc.evaluation.measures.scores import first_rank, ndcg, range_overlap, unique
 from ragsvc.inference.factory import open_embedder, open_token_spans
 
@@ -64,7 +65,7 @@ SETS = (
 )
 PAGE_DEPTHS = (1, 5, 10, 20)
 ONE_JUDGEMENT = "hybrid, one judgement"
-MAIN_MEASURES = ("hit@5", "recall", "ndcg@10")
+MAIN_MEASURES = ("recall", "ndcg@10", "hit@5")
 
 
 class CachedReader:
@@ -124,19 +125,33 @@ def judge_question(dataset: Dataset, question: Question, rows: Sequence[StoredPa
             assert question.gold is not None
             pages = first_of_each_page(spans)
             rank = first_rank([matching_item(page, question.gold) for page in pages], question.gold.items)
-            hits = {f"hit@{k}": float(rank is not None and rank <= k) for k in PAGE_DEPTHS}
-            return hits | {"mrr": 1 / rank if rank else 0.0}
+            return _hits(rank) | {"mrr": 1 / rank if rank else 0.0}
         case "documents":
             assert question.gold is not None
-            correct = [matching_item(span, question.gold) is not None for span in spans[:5]]
-            precision = sum(correct) / max(1, len(correct))
-            return {**select(judge(spans, question.gold), "hit@1", "hit@5"), "precision@5": precision}
+            correct = [matching_item(span, question.gold) is not None for span in spans]
+            return _hits(_first(correct)) | {"precision@5": sum(correct[:5]) / max(1, len(correct[:5]))}
         case "ranges":
-            recall, precision, overlap = range_overlap(engine.ranges_of(dataset, rows[:5]), question.ranges)
-            return {"recall": recall, "precision": precision, "iou": overlap}
+            found = engine.ranges_of(dataset, rows)
+            recall, precision, overlap = range_overlap(found[:5], question.ranges)
+            correct = [any(_overlap(passage, gold) for gold in question.ranges) for passage in found]
+            return {"recall": recall, "precision": precision, "iou": overlap} | _hits(_first(correct))
         case kind:
             assert kind == "graded", kind
-            return {"ndcg@10": ndcg(unique([int(row.document_id) - 1 for row in rows]), question.grades)}
+            documents = unique([int(row.document_id) - 1 for row in rows])
+            correct = [question.grades.get(document, 0) > 0 for document in documents]
+            return {"ndcg@10": ndcg(documents, question.grades)} | _hits(_first(correct))
+
+
+def _hits(rank: int | None) -> dict[str, float]:
+    return {f"hit@{k}": float(rank is not None and rank <= k) for k in PAGE_DEPTHS}
+
+
+def _first(correct: Sequence[bool]) -> int | None:
+    return next((rank for rank, is_correct in enumerate(correct, 1) if is_correct), None)
+
+
+def _overlap(passage: tuple[int, int, int], gold: tuple[int, int, int]) -> bool:
+    return passage[0] == gold[0] and passage[1] < gold[2] and gold[1] < passage[2]
 
 
 def first_of_each_page(spans: Sequence[Span]) -> list[Span]:
@@ -145,10 +160,6 @@ def first_of_each_page(spans: Sequence[Span]) -> list[Span]:
     for span in spans:
         first.setdefault((span.document, span.page), span)
     return list(first.values())
-
-
-def select(measures: dict[str, float], *names: str) -> dict[str, float]:
-    return {name: measures[name] for name in names}
 
 
 def counts(dataset: Dataset, question: Question) -> bool:
@@ -184,7 +195,7 @@ def evaluate(dataset: Dataset, collection: Collection, embedding: Embedding, *, 
         name: {measure: float(np.mean([values[measure] for values in of_questions])) for measure in of_questions[0]}
         for name, of_questions in scores.items()
     }
-    if dataset.kind == "pages" and not dataset.name.startswith("xquad"):
+    if dataset.kind in {"pages", "ranges"}:
         figures |= in_right_documents(dataset, collection, asked, vectors)
     result: dict[str, Any] = {
         "questions": len(asked),
@@ -209,11 +220,12 @@ def _passages(collection: Collection, ranking: RankedPassages) -> list[StoredPas
 def in_right_documents(
     dataset: Dataset, collection: Collection, asked: Sequence[Question], vectors: np.ndarray
 ) -> dict[str, dict[str, float]]:
-    """The measures of pages if only the documents that hold the answer are searched."""
+    """The measures if only the documents that hold the answer are searched."""
     scores: dict[str, list[dict[str, float]]] = {}
     for question, vector in zip(asked, vectors, strict=True):
-        assert question.gold is not None
-        documents = np.array(sorted({int(document) for document, _ in question.gold.items}), np.int64)
+        named = {int(document) for document, _ in question.gold.items} if question.gold else set()
+        named |= {document + 1 for document, _, _ in question.ranges}
+        documents = np.array(sorted(named), np.int64)
         for mode in (*MODES, None):
             ranking = engine.search(
                 collection,

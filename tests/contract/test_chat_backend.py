@@ -135,6 +135,21 @@ def test_the_local_answer_is_worked_out_off_the_loop():
     assert threads[0] is not threading.main_thread()
 
 
+def test_a_short_chat_without_documents_needs_no_thread_once_the_tokenizer_is_loaded():
+    async def use():
+        backend = LocalExtractive(extract, count_tokens=count_tokens)
+        first = await backend.complete(call())
+        await backend.aclose()
+        second = await backend.complete(call())
+        with pytest.raises(RuntimeError):  # a long one needs a thread, and these have ended
+            await backend.complete(call(messages=[{"role": "user", "content": "word " * 300}]))
+        return [msgspec.json.decode(reply.body) | {"id": "", "created": 0} for reply in (first, second)]
+
+    first, second = asyncio.run(use())
+    assert first == second
+    assert first["usage"]["completion_tokens"] > 0
+
+
 def test_other_families_pass_as_they_are(upstream):
     async def parts():
         yield b"--x\r\n"

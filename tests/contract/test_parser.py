@@ -12,14 +12,16 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from unittest.mock import ANY
 
 import anyio
+import msgspec
 import pytest
 
 from ragsvc.core.documents import Passage, ProblemCode
 from ragsvc.core.errors import ExtractionFailed, FailureReason, Overloaded
 from ragsvc.core.page_views import PageBoxes, TextStretch
-from ragsvc.core.ports.parsing import ExtractionLimits, Parser
+from ragsvc.core.ports.parsing import ExtractionLimits, FileToParse, Parser
 from ragsvc.extract import child_protocol
 from ragsvc.extract.child_protocol import ChunkingPlan
 from ragsvc.extract.parser import ChildParser, _ParseJob
@@ -464,3 +466,69 @@ def test_a_child_that_was_taken_over_reaches_neither_files_nor_the_network_nor_t
     assert [outcome for outcome in outcomes if outcome.rpartition(": ")[2] not in ("EPERM", "EACCES")] == []
     assert sorted(path.name for path in data.iterdir()) == ["ragsvc.sqlite", "sealing.key"]
     assert {path.read_bytes() for path in data.iterdir()} == {b"secret"}
+
+
+# --- several small files in one child
+
+
+def small_files(folder: Path, *texts: bytes) -> list[FileToParse]:
+    files = []
+    for number, text in enumerate(texts):
+        path = folder / f"{number}.txt"
+        path.write_bytes(text)
+        files.append(FileToParse(path, "text/plain", path.name))
+    return files
+
+
+def test_small_files_are_read_in_one_child_as_each_by_itself(tmp_path):
+    async def check(parser):
+        files = small_files(tmp_path, b"One lamp.", b"Two\nlamps.\n\nThree.", "Vier Lämpchen.".encode("latin-1"))
+        together = await parser.parse_many(files)
+        (child,) = parser.pids
+        alone = [await parser.parse(file.path, media_type="text/plain", filename=file.filename) for file in files]
+        assert parser.pids == [child]
+        for first, second in zip(together, alone, strict=True):
+            assert first.passages == second.passages
+            assert first.passages
+            assert first.extraction.pages == second.extraction.pages
+        assert await parser.parse_many(files[:1]) == [
+            msgspec.structs.replace(
+                together[0], extraction=msgspec.structs.replace(together[0].extraction, timings=ANY)
+            )
+        ]
+
+    with_parser(check, chunk=plan())
+
+
+def test_a_small_file_that_cannot_be_read_does_not_concern_the_others(tmp_path):
+    async def check(parser):
+        files = small_files(tmp_path, b"One lamp.", b"", b"%PDF-1.7 no text", b"Two lamps.")
+        found = await parser.parse_many([*files[:3], FileToParse(tmp_path / "gone", "text/plain", "gone"), files[3]])
+        assert [None if parsed is None else parsed.extraction.pages[0].text for parsed in found] == [
+            "One lamp.",
+            None,
+            None,
+            None,
+            "Two lamps.",
+        ]
+
+    with_parser(check, chunk=plan())
+
+
+def test_after_a_small_file_that_ends_the_child_the_others_are_left(tmp_path):
+    async def check(parser):
+        files = small_files(tmp_path, b"One lamp.", b"kill", b"Two lamps.")
+        found = await parser.parse_many(files)
+        assert [parsed is not None for parsed in found] == [True, False, False]
+        again = await parser.parse_many([files[0], files[2]])
+        assert [parsed is not None for parsed in again] == [True, True]
+
+    with_parser(check, chunk=plan("die_of_a_word"))
+
+
+def test_a_small_file_that_takes_too_long_is_stopped(tmp_path):
+    async def check(parser):
+        found = await parser.parse_many(small_files(tmp_path, b"One lamp.", b"hang", b"Two lamps."))
+        assert [parsed is not None for parsed in found] == [True, False, False]
+
+    with_parser(check, chunk=plan("die_of_a_word"), timeout_s=8.0)

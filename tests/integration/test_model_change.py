@@ -67,7 +67,7 @@ def test_a_changed_model_re_embeds_in_the_background_while_the_old_index_answers
     try:
         assert find(service, key)[0] == "0.txt"
         assert metric(service, "ragsvc_reembedding_documents") == len(texts)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 200  # the new model is exported meanwhile
         while (metric(service, "ragsvc_reembedding_done_documents") or 0) < len(texts) and time.monotonic() < deadline:
             assert find(service, key)[0] == "0.txt"
             time.sleep(0.05)
@@ -84,5 +84,32 @@ def test_a_changed_model_re_embeds_in_the_background_while_the_old_index_answers
     try:
         assert metric(service, "ragsvc_reembedding_documents") is None
         assert find(service, key)[0] == "0.txt"
+    finally:
+        service.stop()
+
+
+def test_the_old_model_answers_although_the_new_one_cannot_be_loaded(tmp_path: Path, other_model: Path) -> None:
+    data_dir = tmp_path / "data"
+    key = create_key(data_dir)
+    service = RunningService(data_dir)
+    with service.client(key) as client:
+        stored = client.post("/v1/rag/documents", params={"filename": "0.txt"}, content=b"Falcons breed on the tower.")
+        assert stored.status_code == 201
+    service.stop()
+
+    (other_model / "model.safetensors").write_bytes(b"no weights")
+    service = RunningService(data_dir, env={"RAGSVC_EMBEDDING_MODEL": str(other_model)})
+    try:
+        assert find(service, key) == ["0.txt"]
+        assert metric(service, "ragsvc_reembedding_done_documents") == 0
+        with service.client(key) as client:
+            refused = client.post("/v1/embeddings", json={"model": "local/embedding-model", "input": "a text"})
+            assert refused.status_code == 503
+            assert refused.json()["error"]["message"].endswith("is being loaded.")
+    finally:
+        service.stop()
+    service = RunningService(data_dir)
+    try:
+        assert find(service, key) == ["0.txt"]
     finally:
         service.stop()

@@ -93,6 +93,13 @@ def test_serving_imports_no_heavy_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+def test_the_built_in_model_needs_no_export(tmp_path: Path) -> None:
+    for saturates in (False, True):
+        open_embedder(data_dir=tmp_path, runtime="onnx-int8", int8_saturates=saturates).close()
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["fingerprints.json"]
+
+
+@pytest.mark.model
 def test_a_torn_export_is_made_anew(tmp_path: Path) -> None:
     files = read_model(BUILT_IN, data_dir=tmp_path)
     graph = ensure_export(files, Precision.FP32, data_dir=tmp_path)

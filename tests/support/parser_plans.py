@@ -164,3 +164,15 @@ def _system_call(name: str, *arguments: int) -> None:
     library = ctypes.CDLL(None, use_errno=True)
     if getattr(library, name)(*map(ctypes.c_long, arguments)) < 0:
         raise OSError(ctypes.get_errno(), name)
+
+
+def die_of_a_word(
+    extraction: Extraction, *, options: ChunkingOptions, tokens: TokenSpans, filename: str
+) -> list[Passage]:
+    """Kill the process for a file with the text "kill", and never return for "hang"."""
+    text = extraction.pages[0].text
+    if text == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    while text == "hang":
+        time.sleep(0.1)
+    return split_paragraphs(extraction, options=options, tokens=tokens, filename=filename)

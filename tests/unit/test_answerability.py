@@ -106,3 +106,25 @@ def test_a_passage_with_the_phrase_that_a_question_quotes_is_relevant():
 def test_a_question_in_capitals_has_no_names():
     assert question_names("WHAT DOES the FERRY COST?") == []
     assert question_names("What does the IAEA cost?") == [" iaea "]
+
+
+def test_what_is_said_far_from_a_name_is_weaker_evidence_than_what_is_said_near_it():
+    filler = "The weather stayed calm for weeks and the harbour was full of visitors from the mainland. " * 4
+    near = f"In May the ferry to Norderney carried 2,400 passengers. {filler} A bus goes to Emden."
+    far = f"In May the ferry to Juist carried 2,400 passengers. {filler} A bus goes to Norderney."
+    question = "How many passengers did the ferry to Norderney carry in May?"
+    assert _score(question, far) < 0.97 * _score(question, near)
+
+
+def test_a_name_that_is_frequent_in_a_passage_is_near_if_any_mention_is():
+    question = "How many passengers did the ferry to Norderney carry?"
+    often = "Norderney has beaches. " * 12 + "The ferry to Norderney carried 2,400 passengers."
+    assert _score(question, often) == _score(question, "The ferry to Norderney carried 2,400 passengers.")
+
+
+def test_words_that_describe_a_picture_are_not_expected_in_the_text_of_the_page():
+    plain = _score("How many passengers did the ferry carry to Norderney?", FERRY, BRIDGE)
+    seen = _score(
+        "How many passengers did the ferry in the coloured chart at the top carry to Norderney?", FERRY, BRIDGE
+    )
+    assert seen >= 0.9 * plain

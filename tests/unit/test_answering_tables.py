@@ -104,3 +104,9 @@ def test_lines_of_a_double_spaced_page_continue_their_sentences():
     assert any(sentence.startswith(expected) and "$339,995.00" in sentence for sentence in sentences)
     paragraphs = "\n\n".join(f"Rule {n} has a paragraph of its own that ends here." for n in range(8))
     assert len(sentence_spans(paragraphs)) == 8
+
+
+def test_a_heading_without_the_number_asked_about_is_no_answer():
+    heading = "Pin assignment, signal name and wiring diagram of the DVI terminal"
+    found = ask("What is the signal name of pin 7 of the DVI terminal?", heading, "Pin 7 has the DDC data.")
+    assert [sentence.text for sentence in found.sentences] == ["Pin 7 has the DDC data."]

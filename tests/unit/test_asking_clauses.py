@@ -175,3 +175,27 @@ def test_a_greeting_after_the_question_is_its_subject():
 def test_numbers_and_codes_beside_chinese_characters_are_words_of_their_own():
     assert content_words("2023年亚洲的销售额") == ["2023", "年亚洲的销售额"]
     assert content_words("B1课程的价格") == ["b1", "课程的价格"]
+
+
+@pytest.mark.parametrize(
+    ("question", "number"),
+    [
+        ("What percentage of nodes come from layer 1 with BM25 as the retriever?", "layer 1"),
+        ("What did the respondents of wave 3 say?", "wave 3"),
+        ("Which share do tier 2 retailers spend on data security?", "tier 2"),
+    ],
+)
+def test_the_number_of_a_layer_wave_or_tier_is_no_quantity(question: str, number: str):
+    assert number in asking_text(question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What should I do if I cannot connect my computer to the headset?",
+        "What happens if I press the button for two seconds?",
+        "Was kann ich tun, wenn ich keinen Ton höre?",
+    ],
+)
+def test_the_case_of_the_author_is_kept_if_the_question_has_no_other_words(question: str):
+    assert asking_text(question) == question

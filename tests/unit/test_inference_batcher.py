@@ -11,7 +11,7 @@ import anyio
 import numpy as np
 import pytest
 
-from ragsvc.core.errors import EmbeddingFailed, Overloaded, ShuttingDown
+from ragsvc.core.errors import EmbeddingFailed, NotFound, Overloaded, ShuttingDown
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.inference.batcher import EmbeddingBatcher
 from ragsvc.testing.fakes import FakeEmbedder
@@ -278,6 +278,42 @@ def test_questions_that_wait_go_together_and_one_that_fails_fails_alone() -> Non
         else:
             np.testing.assert_array_equal(answer, FakeEmbedder().embed_passages([f"question {number}"])[0])
     assert len(answers) == 12
+
+
+def test_work_with_queries_runs_on_the_thread_that_embedded_them() -> None:
+    embedder = RecordingEmbedder()
+    worked: list[tuple[str, int]] = []
+    expected = {text: FakeEmbedder().embed_passages([text])[0] for text in ("a", "b", "c")}
+
+    def work(name: str):
+        def check(vectors):
+            worked.append((threading.current_thread().name, len(vectors)))
+            for text, vector in zip(name, vectors, strict=True):
+                np.testing.assert_array_equal(vector, expected[text])
+            if name == "c":
+                raise NotFound("gone")
+            return name.upper()
+
+        return check
+
+    async def main() -> list[object]:
+        async with EmbeddingBatcher(embedder, query_threads=1) as batcher:
+            embedder.query_gate.clear()
+            calls = [batcher.with_queries(list(name), work(name)) for name in ("ab", "c", "a")]
+            left = asyncio.ensure_future(batcher.with_queries(["b"], lambda _: worked.append(("left", 0))))
+            gathered = asyncio.gather(*calls, return_exceptions=True)
+            await asyncio.sleep(0)
+            left.cancel()
+            embedder.query_gate.set()
+            results = await gathered
+            embedder.fail_on = "a"  # both texts are known now
+            return [*results, await batcher.with_queries(["a", "b"], len)]
+
+    first, second, third, fourth = asyncio.run(main())
+    assert (first, third, fourth) == ("AB", "A", 2)
+    assert isinstance(second, NotFound)
+    assert sorted(count for _, count in worked) == [1, 1, 2]
+    assert all(name.startswith("embedding-query") for name, _ in worked)
 
 
 def test_closing_answers_questions_that_were_asked() -> None:

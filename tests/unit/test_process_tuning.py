@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-from ragsvc.cli.process_tuning import imports_kept
+from ragsvc.cli.process_tuning import imports_kept, settle, suspend_collections
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +32,13 @@ def test_collections_go_on_after_a_failed_import() -> None:
         importlib.import_module("ragsvc.no_such_module")
     assert gc.isenabled()
     assert gc.get_freeze_count() == frozen
+
+
+def test_a_start_runs_without_collections_until_it_settles() -> None:
+    frozen = gc.get_freeze_count()
+    suspend_collections()
+    assert not gc.isenabled()
+    made = [[] for _ in range(100)]
+    settle()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= frozen + len(made)

@@ -61,13 +61,13 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-def reembedding(database: Database, batcher: Batcher, *, prepare=nothing, swap=nothing) -> Reembedding:
+def reembedding(database: Database, batcher: Batcher, *, load=None, prepare=nothing, swap=nothing) -> Reembedding:
     model_id = database.write_sync(lambda c: model_row_id(c, TARGET, now=2))
     space = EmbeddingSpace(
         model=TARGET, model_id=model_id, batcher=batcher, indexes=None, prepare=str, knows=lambda _: True
     )
 
-    return Reembedding(database=database, target=space, prepare=prepare, swap=swap, retry_s=0)
+    return Reembedding(database=database, target=space, load=load, prepare=prepare, swap=swap, retry_s=0)
 
 
 @pytest.mark.anyio
@@ -82,6 +82,25 @@ async def test_a_failure_is_not_counted_as_done(database: Database) -> None:
     assert counted == [0, 0, 1, 1, 2]  # a fails, b is embedded, c fails, then a and c are embedded
     assert (work.done, work.total) == (3, 3)
     assert database.read_sync(serving_model).name == "target"
+
+
+@pytest.mark.anyio
+async def test_the_former_model_serves_until_the_new_one_is_loaded(database: Database) -> None:
+    make_ready(database, add(database, "a"), texts=("a first",))
+    database.write_sync(lambda c: serve_model(c, 1))
+    former = database.read_sync(serving_model).name
+    seen: list[tuple[str, int, int]] = []
+
+    async def load() -> None:
+        seen.append((database.read_sync(serving_model).name, len(batcher.calls), work.total))
+        if len(seen) < 3:
+            raise EmbeddingFailed("the weights are not there yet")
+
+    batcher = Batcher()
+    work = reembedding(database, batcher, load=load)
+    await work.run()
+    assert seen == [(former, 0, 1)] * 3
+    assert (work.done, database.read_sync(serving_model).name) == (1, "target")
 
 
 @pytest.mark.anyio

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from ragsvc.core.ports.embedding import EmbeddingModel
+from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.passage_search import load_best
 from ragsvc.core.retrieval.ranking import Candidate
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery, SearchResult
 from ragsvc.index.registry import IndexRegistry
-from ragsvc.services.search import DatabaseRows, OpeningCache, SearchService
+from ragsvc.services.search import DatabaseRows, OpeningCache, SearchService, TextCache
 from ragsvc.store import document_rows
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
@@ -80,6 +81,21 @@ def test_a_search_passes_over_rows_that_are_gone(database: Database) -> None:
     assert database.read_sync(lambda c: load_best(DatabaseRows(c, OpeningCache()), ranked[:1], 2)) == ([], {})
 
 
+def test_remembered_texts_are_those_of_the_rows_and_make_room_for_others(database: Database) -> None:
+    texts = {"report": ("one", "two", "three"), "other": ("four " * 20, "five", "x" * 20_000)}
+    ids = {name: make_ready(database, add(database, name), texts=of) for name, of in texts.items()}
+    cache = TextCache(max_bytes=1000)
+
+    def joined(*names: str) -> list[str]:
+        wanted = [passage for name in names for passage in ids[name]]
+        found = database.read_sync(lambda c: cache.joined(c, [*wanted, 999]))
+        return sorted(found.decode().split(BETWEEN_TEXTS))
+
+    for names in (("report",), ("report",), ("report", "other"), ("other",), ("report",)):
+        assert joined(*names) == sorted(text for name in names for text in texts[name])
+    assert database.read_sync(lambda c: cache.joined(c, [])) == b""
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_cosines_count_less_where_the_model_does_not_know_the_words(database, tmp_path, known):
     document = add(database, "report")
@@ -89,8 +105,8 @@ def test_cosines_count_less_where_the_model_does_not_know_the_words(database, tm
     vector = np.array([0.9, 0.35, 0.25, 0.0], np.float32)
 
     class OneVector:
-        async def embed_query(self, _):
-            return vector / np.linalg.norm(vector)
+        async def with_queries(self, texts, work):
+            return work([vector / np.linalg.norm(vector) for _ in texts])
 
     asked = []
     space = SimpleNamespace(indexes=registry, batcher=OneVector(), knows=lambda text: asked.append(text) or known)

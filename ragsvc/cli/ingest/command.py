@@ -18,7 +18,7 @@ from ragsvc.cli.failures import CommandFailed, ExitCode, usage_error
 from ragsvc.cli.ingest.folders import FileSelection, Scan, ScanProblem, SourceFile, has_vanished, scan
 from ragsvc.cli.ingest.plan import IngestAction, IngestPlan, IngestStep, KnownDocument, known_document, make_plan
 from ragsvc.cli.ingest.progress import Display, IngestProgress, shown
-from ragsvc.cli.ingest.transfer import FileOutcome, FileResult, Transfer, delete_document, each, hash_all
+from ragsvc.cli.ingest.transfer import FileOutcome, FileResult, Transfer, delete_document, each_file, hash_all
 from ragsvc.cli.output import Output, shortened, table
 from ragsvc.cli.service_client import ServiceClient
 from ragsvc.cli.target import Target, connect
@@ -215,6 +215,7 @@ class _Run:
                 collection=self._options.collection,
                 metadata=self._options.metadata,
                 watch=display.watch,
+                parallel=self._options.parallel,
             )
 
             async def perform(step: IngestStep) -> None:
@@ -225,7 +226,7 @@ class _Run:
                 _finish(display, step, outcome)
 
             try:
-                await each(steps, perform, parallel=self._options.parallel)
+                await each_file(steps, perform, parallel=self._options.parallel)
             finally:
                 self._client.on_pause = None
                 self._report.files += [_not_reached(step) for step in steps if step.file.key not in reached]

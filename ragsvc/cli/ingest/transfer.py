@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import msgspec
 from ragsvc.cli.failures import CommandFailed, ExitCode
 from ragsvc.cli.ingest.folders import SourceFile
 from ragsvc.cli.ingest.plan import IngestAction, IngestStep, KnownDocument
+from ragsvc.cli.ingest.shared_wait import SMALL_FILE_BYTES, SMALL_FILES_AT_ONCE, SMALL_FILES_PER_FILE, SharedWait
 from ragsvc.cli.service_client import Json, ServiceClient
 from ragsvc.core.defaults import MAX_FILENAME_LENGTH, SOURCE_PATH_KEY, SOURCE_ROOT_KEY
 from ragsvc.core.errors import FailureReason
@@ -84,6 +86,17 @@ async def hash_all(
     return [(file, hashes[file.key]) for file in files if file.key in hashes], failures
 
 
+async def each_file(
+    steps: Sequence[IngestStep], work: Callable[[IngestStep], Awaitable[None]], *, parallel: int
+) -> None:
+    """Run ``work`` for all steps, at most ``parallel`` at a time, or more if their files are small."""
+    small = [step for step in steps if step.file.size_bytes <= SMALL_FILE_BYTES]
+    large = [step for step in steps if step.file.size_bytes > SMALL_FILE_BYTES]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(each, large, work, parallel=parallel))
+        tasks.start_soon(partial(each, small, work, parallel=max(parallel, SMALL_FILES_AT_ONCE)))
+
+
 async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]], *, parallel: int) -> None:
     """Run ``work`` for all items, at most ``parallel`` at a time, started in order."""
     waiting = iter(items)
@@ -98,13 +111,26 @@ async def each(items: Sequence[T], work: Callable[[T], Awaitable[None]], *, para
 
 
 class Transfer:
-    """Uploads files. ``watch`` is called with progress; ``metadata`` is stored with every document."""
+    """Uploads files; ``parallel`` is the number of large files at the same time.
 
-    def __init__(self, client: ServiceClient, *, collection: str, metadata: Mapping[str, Any], watch: Watcher) -> None:
+    ``watch`` is called with progress; ``metadata`` is stored with every document.
+    """
+
+    def __init__(
+        self,
+        client: ServiceClient,
+        *,
+        collection: str,
+        metadata: Mapping[str, Any],
+        watch: Watcher,
+        parallel: int,
+    ) -> None:
         self._client = client
         self._collection = collection
         self._metadata = dict(metadata)
         self._watch = watch
+        self._shared_wait = SharedWait(client)
+        self._requests = anyio.CapacityLimiter(parallel * SMALL_FILES_PER_FILE)
 
     async def perform(self, step: IngestStep) -> FileOutcome:
         """Carry out one step.
@@ -124,6 +150,12 @@ class Transfer:
             return _failed(step, f"cannot be read: {error.strerror or type(error).__name__}")
 
     async def _perform(self, step: IngestStep) -> FileOutcome:
+        async with self._requests:  # small files wait for their ingest without one
+            begun = await self._begin(step)
+        return begun if isinstance(begun, FileOutcome) else await self._finish(step, begun)
+
+    async def _begin(self, step: IngestStep) -> FileOutcome | Json:
+        """The outcome of a step that needs no ingest, or the state of its document."""
         document = step.document
         match step.action:
             case IngestAction.FAILED_BEFORE:
@@ -153,7 +185,7 @@ class Transfer:
                 state = await self._client.post(f"/v1/rag/documents/{document.id}/retry", {})
             case IngestAction.ADD | IngestAction.REPLACE:
                 state = await self._upload(step.file)
-        return await self._finish(step, state)
+        return state
 
     def _gives_metadata_to(self, document: KnownDocument) -> bool:
         """Whether the command's metadata differ from those of the document."""
@@ -164,7 +196,7 @@ class Transfer:
             "filename": _name(file),
             "collection": self._collection,
             "metadata": msgspec.json.encode({**self._metadata, **self._source(file)}).decode(),
-            "wait_s": _WAIT_S,
+            "wait_s": 0 if file.size_bytes <= SMALL_FILE_BYTES else _WAIT_S,
         }
         size_bytes = file.location.stat().st_size
         try:
@@ -175,12 +207,14 @@ class Transfer:
             return await self._client.get(failure.location)  # stored, and failed within the wait
 
     async def _finish(self, step: IngestStep, state: Json) -> FileOutcome:
+        existed = state.get("http_status") == HTTPStatus.OK
+        if state["status"] not in _ENDED and step.file.size_bytes <= SMALL_FILE_BYTES:
+            state = await self._shared_wait.last_state(state) or state
         if state["status"] not in _ENDED:
             state = await self._client.follow(state, lambda seen: self._watch(step.file, seen))
         self._watch(step.file, state)
         if state["status"] != "ready":
             return _failed(step, _reason(state), state)
-        existed = state.get("http_status") == 200
         await self._drop(step.superseded)
         result = FileResult.REPLACED if step.superseded else FileResult.UNCHANGED if existed else FileResult.ADDED
         return FileOutcome(

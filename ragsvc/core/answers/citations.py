@@ -23,6 +23,7 @@ from ragsvc.core.defaults import MAX_TOP_K
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ids import chunk_id
 from ragsvc.core.retrieval.search_values import SearchHit
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.literal_spans import literal_spans, merged_spans
 from ragsvc.core.text.sentences import Span, quotable_spans
 
@@ -33,37 +34,37 @@ _LABEL: Final = (
 _ITEM: Final = rf"{_LABEL}[0-9]{{1,3}}(?:[ ]?[-–—‑][ ]?{_LABEL}[0-9]{{1,3}})?"
 _LIST: Final = rf"[ ]{{0,2}}{_ITEM}(?:[ ]{{0,2}}(?:[,;，、&]|\b(?:and|und|et|y|и)\b){_ITEM}){{0,24}}[ ]{{0,2}}"
 _PLACE: Final = r"(?:[ ]?[,:][ ]?(?:pp?\.|pages?|s\.|seiten?|páginas?)[ ]?\d{1,4}(?:[-–]\d{1,4})?|†[^\[\]【】\n]{0,40})"
-_MARKER: Final = re.compile(rf"\[{_LIST}{_PLACE}?\]|[【［]{_LIST}{_PLACE}?[】］]", re.IGNORECASE)
-_PLACE_IN_MARKER: Final = re.compile(_PLACE, re.IGNORECASE)
-_EXTRACTIVE_MARKER: Final = re.compile(r"(?<!\S)\[[0-9]{1,3}\](?!\S)")
-_NUMBER: Final = re.compile(r"[0-9]+")
-_RANGE: Final = re.compile(r"([0-9]+)(?:[ ]*[-–—‑][^0-9,;]*([0-9]+))?")
+_MARKER: Final = late_pattern(rf"\[{_LIST}{_PLACE}?\]|[【［]{_LIST}{_PLACE}?[】］]", re.IGNORECASE)
+_PLACE_IN_MARKER: Final = late_pattern(_PLACE, re.IGNORECASE)
+_EXTRACTIVE_MARKER: Final = late_pattern(r"(?<!\S)\[[0-9]{1,3}\](?!\S)")
+_NUMBER: Final = late_pattern(r"[0-9]+")
+_RANGE: Final = late_pattern(r"([0-9]+)(?:[ ]*[-–—‑][^0-9,;]*([0-9]+))?")
 _CUE_WINDOW: Final = 60
-_OPERATOR: Final = re.compile(r"(?:(?<!=)=|[∈∉⊂⊆×])\s*\Z")
-_VALUES_FOLLOW: Final = re.compile(
+_OPERATOR: Final = late_pattern(r"(?:(?<!=)=|[∈∉⊂⊆×])\s*\Z")
+_VALUES_FOLLOW: Final = late_pattern(
     r"\b(?:intervals?|arrays?|vectors?|tuples?|coordinates?|Intervalls?|Vektor|intervalle|intervalo|интервал\w*|вектор)"
     r"\s*\Z|(?:区间|范围|数组|向量|列表)(?:为|是)?\s*\Z|\brange:\s*\Z",
     re.IGNORECASE,
 )
-_INTERVAL_FOLLOWS: Final = re.compile(
+_INTERVAL_FOLLOWS: Final = late_pattern(
     r"(?:\b(?:ranges?|ranging|scale|between|bounds?)(?:\s+(?:of|from|in))?"
     r"|\b(?:lie|lies|lying|lay|falls?|falling|normali[sz]ed|rescaled|scaled|clipped|mapped|uniform(?:ly)?|distributed"
     r"|drawn|sampled|bounded|restricted|liegt|liegen)\b[^.;!?]{0,24}?\b(?:in|within|on|to|onto|over|from|auf|zwischen))"
     r"\s*\Z",
     re.IGNORECASE,
 )
-_OPEN_PAIR: Final = re.compile(r"\b(?:in|within|on|over|to|from)\s*\Z", re.IGNORECASE)
-_IDENTIFIER: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
-_BARE: Final = re.compile(r"\[[ 0-9]")
-_CALL: Final = re.compile(r"\w\([^()]{0,60}\)\Z")
-_BRACKETS: Final = re.compile(r"\[[^\[\]\n]{0,64}\]\Z")
-_NESTED_LIST: Final = re.compile(
+_OPEN_PAIR: Final = late_pattern(r"\b(?:in|within|on|over|to|from)\s*\Z", re.IGNORECASE)
+_IDENTIFIER: Final = late_pattern(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
+_BARE: Final = late_pattern(r"\[[ 0-9]")
+_CALL: Final = late_pattern(r"\w\([^()]{0,60}\)\Z")
+_BRACKETS: Final = late_pattern(r"\[[^\[\]\n]{0,64}\]\Z")
+_NESTED_LIST: Final = late_pattern(
     r"\[\s{0,8}(?=\[[^\[\]\n]{0,64},)\[[^\[\]\n]{0,64}\](?:\s{0,8},\s{0,8}\[[^\[\]\n]{0,64}\]){1,64}\s{0,8}\]"
 )
-_CLAUSE_END: Final = re.compile(
+_CLAUSE_END: Final = late_pattern(
     r"(?:\[[^\[\]\n]{0,64}\]|【[^【】\n]{0,64}】)*[*_]{0,3}(?:[.,;:!?…](?=\s|\Z)|[。，；：、！？]|\s*(?:[\n|]|\Z))"
 )
-_WORD: Final = re.compile(r"\w+(?:[.,]\d+)*")
+_WORD: Final = late_pattern(r"\w+(?:[.,]\d+)*")
 _LONGEST_MARKER: Final = 64
 _MOST_MARKERS: Final = 200
 """Markers of an answer that are resolved, each about 0.7 ms; an answer with more of them repeats itself."""

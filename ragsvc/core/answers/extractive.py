@@ -23,6 +23,8 @@ from ragsvc.core.answers.synonyms import synonym_starts
 from ragsvc.core.answers.table_rows import STRUCK_OUT, row_statements, table_spans
 from ragsvc.core.answers.text_rows import LIST_ITEM, TextRow, heading_for, is_label, is_separator, text_rows
 from ragsvc.core.answers.value_types import (
+    ASKS_AUTHOR,
+    ASKS_CONDITION,
     ASKS_DATE,
     ASKS_DIFFERENCE,
     ASKS_FIGURE,
@@ -39,6 +41,7 @@ from ragsvc.core.answers.value_types import (
     counted_things,
     kind_fits,
 )
+from ragsvc.core.answers.whole_parts import ASKS_PROCEDURE, INSTRUCTS, is_step, procedure, reference_entry
 from ragsvc.core.documents import StoredPassage
 from ragsvc.core.ports.embedding import Vectors
 from ragsvc.core.retrieval.answerability import ABSTAIN_BELOW, MISSING_BELOW
@@ -47,6 +50,7 @@ from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.retrieval.question_names import comparable_names, degree_of, name_text, question_names
 from ragsvc.core.retrieval.search_values import SearchHit
 from ragsvc.core.text.content_words import content_words, pieces
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.sentences import Span, quotable_spans
 from ragsvc.core.text.spellings import MONTH_NAMES
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS, REPHRASED_WORDS
@@ -114,8 +118,20 @@ _CASES: Final = 8
 _INSTRUCTIONS: Final = 4
 """Number of sentences that are quoted after such a case."""
 
+_CASE: Final = 0.3
+"""Added to the score of a sentence that begins with a case, if the question describes one."""
+
 _OPEN: Final = 0.4
 """Deduction for a sentence that says what is examined ("whether ..."), if the question asks whether it is so."""
+
+_ADDRESSED: Final = 0.5
+"""Added to the score of a sentence that says for whom something is, if the question asks it."""
+
+_INSTRUCTS: Final = 0.25
+"""Added to the score of an instruction, if the question asks how to do something."""
+
+_CONDITIONAL: Final = 0.1
+"""Added to the score of a sentence with a condition, if the question asks for one."""
 
 _RANK_WEIGHT: Final = 0.5
 _KIND_WEIGHT: Final = 0.25
@@ -129,6 +145,11 @@ _MIN_COSINE_WITHOUT_WORDS: Final = 0.35
 _REASONS: Final = 2
 """Number of sentences that are quoted after a statement whose reason is asked for."""
 
+_KINDS_OF_TEXTS: Final = frozenset(
+    "paper papers document documents report reports article articles brochure slide slides page pages text".split()
+)
+"""What a question calls the text that it asks about; the text itself rarely says it."""
+
 _UNMARKED: Final = 4
 """Number of lines without list marks that are quoted after the heading asked for."""
 
@@ -141,24 +162,26 @@ _ENUMERATED: Final = 8
 _LABEL: Final = 0.2
 """Deduction for a heading or label."""
 
+_TITLE_WORDS: Final = 3
+
 _HEADED: Final = 0.5
 """Share of the question's words in the heading above a sentence, from which the sentence needs none of them."""
 
 _IDENTIFIER_WEIGHT: Final = 2.0
-_IDENTIFIER: Final = re.compile(r"(?<!\w)(?:[A-Z]{2,5}|(?<=[a-z] )[B-HJ-Z]|(?=\w*\d)(?=\w*[^\W\d])\w+)(?!\w)")
+_IDENTIFIER: Final = late_pattern(r"(?<!\w)(?:[A-Z]{2,5}|(?<=[a-z] )[B-HJ-Z]|(?=\w*\d)(?=\w*[^\W\d])\w+)(?!\w)")
 """A code, letter or abbreviation, such as ``NY22``, ``Q`` or ``TD``. It is in the row that a question is about."""
-_YEAR: Final = re.compile(r"(?<= )(?:19|20)\d\d(?= )")
-_DECIMAL: Final = re.compile(r"(?<![\d.,])\d+\.\d{1,2}(?![\d.,]*\d)")
-_WORD: Final = re.compile(r"\w")
-_PAGE_LINE: Final = re.compile(
+_YEAR: Final = late_pattern(r"(?<= )(?:19|20)\d\d(?= )")
+_DECIMAL: Final = late_pattern(r"(?<![\d.,])\d+\.\d{1,2}(?![\d.,]*\d)")
+_WORD: Final = late_pattern(r"\w")
+_PAGE_LINE: Final = late_pattern(
     r"[^|\n]{1,80}(?:\|[^|\n]{1,80}){0,3}\|\s*(?:page\s*)?\d{1,4}"
     r"|(?:page|seite|стр\.|p\.)\s*\d{1,4}(?:\s*(?:of|von|из|/)\s*\d{1,4})?",
     re.IGNORECASE,
 )
 """A line with the page number at the top or bottom of a page, such as ``Apple Inc. | Form 10-Q | 13``."""
-_SPACE_BEFORE_STOP: Final = re.compile(r"(?<=\w) (?=[.,;:!?](?:\s|\Z))")
-_DIGIT: Final = re.compile(r"\d")
-_FOOTER: Final = re.compile(
+_SPACE_BEFORE_STOP: Final = late_pattern(r"(?<=\w) (?=[.,;:!?](?:\s|\Z))")
+_DIGIT: Final = late_pattern(r"\d")
+_FOOTER: Final = late_pattern(
     r"(?:page|seite|стр\.|p\.)\s*\d+(?:\s*(?:of|von|из|/)\s*\d+)?\Z|.*\|\s*(?:page\s*)?\d+\Z|\d+\s*\|"
     r"|.{0,60}(?:\bcopyright\b|©|\ball rights reserved\b)"
     r"|(?:dear|hello|sehr geehrte\w*|liebe[rs]?|bonjour|ch[eè]re?|madame|monsieur"
@@ -166,48 +189,60 @@ _FOOTER: Final = re.compile(
     re.IGNORECASE,
 )
 
-_NAMES_A_THING: Final = re.compile(r"\A(?!\S* ?(?:\w*(?:an|ish|ese)|french|dutch|greek|swiss) \Z)[^\d]{7,}\Z")
+_NAMES_A_THING: Final = late_pattern(r"\A(?!\S* ?(?:\w*(?:an|ish|ese)|french|dutch|greek|swiss) \Z)[^\d]{7,}\Z")
 """A name without numbers that is no adjective of a country: "the French capital" is often only "the capital"."""
 
-_FRAGMENT: Final = re.compile(r"(?:When|If|While|Because|Since|Although)\b[^,;:]{1,120}\.")
+_FRAGMENT: Final = late_pattern(r"(?:When|If|While|Because|Since|Although)\b[^,;:]{1,120}\.")
 """A clause without its main clause, as the items of some lists are."""
 
 
-_ASKS_DEFINITION: Final = re.compile(
+_ASKS_DEFINITION: Final = late_pattern(
     r"\W*what (?:is|are|does|do|can) (?:the |an? )?((?:[\w'\u2019-]+ ?){1,4})", re.IGNORECASE
 )
-_WHETHER: Final = re.compile(r" whether ")
-_ASKS_WHETHER: Final = re.compile(
+_WHETHER: Final = late_pattern(r" whether ")
+_ASKS_WHETHER: Final = late_pattern(
     r"\W*(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|may|must)\b", re.IGNORECASE
 )
-_ASKS_REASON: Final = re.compile(r"\b(?:why|for what reasons?|wieso|warum|weshalb)\b", re.IGNORECASE)
-_REASON: Final = re.compile(
+_ASKS_REASON: Final = late_pattern(r"\b(?:why|for what reasons?|wieso|warum|weshalb)\b", re.IGNORECASE)
+_REASON: Final = late_pattern(
     r"\b(?:because|since|due to|as a result|owing to|so that|in order to|reasons?|therefore|weil|denn|wegen|deshalb)\b",
     re.IGNORECASE,
 )
-_REFERS_BACK: Final = re.compile(
+_ASKS_FOR_WHOM: Final = late_pattern(
+    r"\bfor whom\b|\bwho (?:is|are)\b[^?]{1,100}\b(?:meant |intended |designed )?for\W*\Z", re.IGNORECASE
+)
+_DESCRIBES_CASE: Final = late_pattern(
+    r"\bwhat (?:should|can|must|do|could) (?:i|we|you|one) do\b.{0,20}\b(?:if|when)\b", re.IGNORECASE
+)
+_BEGINS_WITH_CASE: Final = late_pattern(r"\A (?:if|when) ")
+_SAYS_FOR_WHOM: Final = late_pattern(
+    r"\A for (?!example|instance|more )"
+    r"| (?:meant|intended|designed|suitable|open|aimed|targeted) (?:for|to|at) | (?:is|are) for "
+)
+_STATES_CONDITION: Final = late_pattern(r" (?:if|unless|once|provided that|as soon as) ")
+_REFERS_BACK: Final = late_pattern(
     r"\A(?:this|these|that|it|they|therefore|thus|hence|for this reason|as a result|consequently|so)\b"
     r"|\b(?:this|these|such) (?:an? )?(?!(?:report|paper|document|section|study|survey|year|page)s?\b)[a-z]+",
     re.IGNORECASE,
 )
-_CONDITION: Final = re.compile(
+_CONDITION: Final = late_pattern(
     r".*\b(?:by|for|in|at|on|with|from|into|through|via) (?!what|which|one\b)"
     r"((?![A-Z])[^\W\d_]+(?:[ -](?![A-Z])[^\W\d_]+){0,3})[ -]?\?",
     re.DOTALL,
 )
 """The last phrase of a question, without names and numbers, which are compared apart; matched from its beginning."""
 
-_ASKS_ACTION: Final = re.compile(
+_ASKS_ACTION: Final = late_pattern(
     r"\b(?:what (?:should|can|must|do|could) (?:i|we|you|one) (?:do|check|try)|what to (?:do|check|try)"
     r"|how (?:can|do|should) (?:i|we|you|one) (?:fix|solve|repair)|was (?:kann|soll|muss|mache) ich (?:tun|machen)?)\b",
     re.IGNORECASE,
 )
-_ANNOUNCES: Final = re.compile(
+_ANNOUNCES: Final = late_pattern(
     r"\bfollowing (?:[\w-]+ ){1,5}(?:that|which|who|where)\b[^.:]*\.\Z|\b(?:as follows|the following)\b.{0,40}[.:]\Z",
     re.IGNORECASE,
 )
-_NUMBERED: Final = re.compile(r"\(?\d{1,2}[.)] ")
-_ORDINAL: Final = re.compile(
+_NUMBERED: Final = late_pattern(r"\(?\d{1,2}[.)] ")
+_ORDINAL: Final = late_pattern(
     r"(?:first|second|third|fourth|finally|lastly|erstens|zweitens|drittens)\w*\b", re.IGNORECASE
 )
 
@@ -267,7 +302,7 @@ class _Scored(msgspec.Struct, frozen=True):
     """See ``kind_fits``."""
 
     has_value: bool
-    """Whether it has a number, date or amount of money, if the question asks for one."""
+    """Whether it has the number, date or amount of money, or names the people, that the question asks for."""
 
     heading: AnswerSentence | None
     """What to quote before a table row, so that its cells can be read."""
@@ -333,6 +368,7 @@ def answer(
     asked_words = [piece for word in content_words(question) for piece in pieces(word)]
     scored = _score_sentences(question, asked_words, hits[:MAX_PASSAGES], embed)
     has_strict_type = ASKS_MONEY.search(question) or ASKS_SHARE.search(question) or asks_quantity(question)
+    scored = _counted_first(question, scored)
     chosen = _choose(scored, value_from=_STRICT_VALUE_FROM if has_strict_type else _VALUE_FROM)
     doubtful = _is_doubtful(scored, chosen, question, hits)
     if chosen and not chosen[0].has_value and (ASKS_MONEY.search(question) or ASKS_MEASURE.search(question)):
@@ -413,7 +449,8 @@ def answer_signals(
     answerable: float,
 ) -> AnswerSignals:
     """The signals from which the confidence in an answer is computed."""
-    words = [piece for word in content_words(question) for piece in pieces(word)]
+    asked = [piece for word in content_words(question) for piece in pieces(word)]
+    words = [word for word in asked if word not in _KINDS_OF_TEXTS] or asked
     starts = [start for start in dict.fromkeys(map(word_start, words)) if start]
     stems = [stem for stem in dict.fromkeys(map(word_stem, words)) if stem]
     sentence, hit = best.sentence, hits[best.sentence.passage_index]
@@ -467,6 +504,8 @@ def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[S
 
     The reason for a statement often stands in the sentences after it. An item of a list is one of several.
     """
+    if quoted and (part := _whole_part(question, quoted[0], hits)):
+        return [part, *(other for other in quoted[1:] if not _is_within(other, part))]
     if quoted and (cause := _reason_before(question, quoted[0], hits)):
         return [cause, *quoted][:MAX_SENTENCES]
     if quoted and (following := _reasons_or_enumeration(question, quoted[0], hits)):
@@ -478,6 +517,19 @@ def _continued(question: str, quoted: Sequence[AnswerSentence], hits: Sequence[S
         if whole is not None:
             return [*quoted[:at], whole, *(other for other in quoted[at + 1 :] if not _is_within(other, whole))]
     return list(quoted)
+
+
+def _whole_part(question: str, sentence: AnswerSentence, hits: Sequence[SearchHit]) -> AnswerSentence | None:
+    """The entry of a bibliography of which the sentence is the title, or the steps of a procedure that is asked for."""
+    text, span = hits[sentence.passage_index].passage.text, (sentence.start, sentence.end)
+    if sentence.row or "~~" in text:
+        return None
+    whole = _entry_of(sentence, text)
+    if whole is None and ASKS_PROCEDURE.search(question):
+        spans = _stating_spans(text)
+        at = spans.index(span) if span in spans else None
+        whole = None if at is None else procedure(text, spans, at, max_characters=MAX_SENTENCE_CHARACTERS)
+    return None if whole is None else AnswerSentence(text[slice(*whole)], sentence.passage_index, *whole)
 
 
 def _instructions(question: str, scored: Sequence[_Scored], hits: Sequence[SearchHit]) -> list[AnswerSentence] | None:
@@ -640,6 +692,11 @@ def _score_sentences(
     years = frozenset(_YEAR.findall(plain_text(question)))
     asks_number = any(pattern.search(question) for pattern in (ASKS_DATE, ASKS_NUMBER, ASKS_MONEY))
     asks_number = asks_number or asks_quantity(question)
+    numbers = [start for start in starts if any(map(str.isdigit, start)) and not _YEAR.search(start)]
+    has_number = [any(number in candidate.plain for number in numbers) for candidate in found]
+    asks_definition = _ASKS_DEFINITION.match(question) is not None
+    asks_procedure = ASKS_PROCEDURE.search(question) is not None
+    asks_for_whom = _ASKS_FOR_WHOM.search(question) is not None
     preferred = _preferred_forms(question)
     scored: list[_Scored] = []
     for at, candidate in enumerate(found):
@@ -649,8 +706,14 @@ def _score_sentences(
             continue
         sentence = candidate.sentence
         text = hits[sentence.passage_index].passage.text
+        if any(has_number) and not has_number[at] and is_label(sentence.text) and not sentence.row:
+            continue  # the heading above the rows of which a number identifies the row
         fits = _fits(question, candidate, asked, text)
-        if fits < 1.0 and _is_echo(candidate, starts):
+        if fits < 1.0 and (
+            _is_echo(candidate, starts)
+            or (asks_procedure and _is_only_label(candidate))
+            or (asks_definition and _is_title(candidate, starts))
+        ):
             continue
         share = float(matches.shares[at])
         score = share + _COSINE_WEIGHT * float(cosines[at]) + _KIND_WEIGHT * fits
@@ -672,7 +735,8 @@ def _score_sentences(
                 names=candidate.names,
                 other_years=other_years,
                 fits=fits,
-                has_value=fits == 1.0 and asks_number,
+                has_value=(fits == 1.0 and asks_number)
+                or (asks_for_whom and _SAYS_FOR_WHOM.search(candidate.plain) is not None),
                 heading=_heading(candidate, text, [start for start in starts if start not in shared]),
             )
         )
@@ -698,18 +762,34 @@ def _match(question: str, found: Sequence[_Candidate], starts: Sequence[str]) ->
 
 
 def _fits(question: str, candidate: _Candidate, asked: Sequence[str], passage: str) -> float:
-    """See ``kind_fits``."""
+    """See ``kind_fits``. The title of a bibliography's entry stands for the authors with which it is quoted."""
     sentence = candidate.sentence
+    if ASKS_AUTHOR.search(question) and _entry_of(sentence, passage) is not None:
+        return 1.0
     in_table = sentence.row or candidate.row is not None
     has_unit = UNIT_OF_MONEY.search(passage if in_table else sentence.text) is not None
     is_row = sentence.row or (candidate.row is not None and candidate.row.has_numbers)
     return kind_fits(question, sentence.text, asked, is_row=is_row, has_unit=has_unit)
 
 
+def _entry_of(sentence: AnswerSentence, passage: str) -> Span | None:
+    if sentence.row or "~~" in passage:
+        return None
+    return reference_entry(passage, (sentence.start, sentence.end), max_characters=MAX_SENTENCE_CHARACTERS)
+
+
 def _preferred_forms(question: str) -> list[tuple[float, re.Pattern[str]]]:
     """What is added to the score of sentences that match."""
     defined, counted = _defined_thing(question), counted_things(question)
-    forms = [(_DEFINED, defined), (_COUNTED, counted), (-_OPEN, _WHETHER if _ASKS_WHETHER.match(question) else None)]
+    forms = [
+        (_DEFINED, defined),
+        (_COUNTED, counted),
+        (-_OPEN, _WHETHER if _ASKS_WHETHER.match(question) else None),
+        (_ADDRESSED, _SAYS_FOR_WHOM if _ASKS_FOR_WHOM.search(question) else None),
+        (_CASE, _BEGINS_WITH_CASE if _DESCRIBES_CASE.search(question) else None),
+        (_INSTRUCTS, INSTRUCTS if ASKS_PROCEDURE.search(question) else None),
+        (_CONDITIONAL, _STATES_CONDITION if ASKS_CONDITION.search(question) else None),
+    ]
     return [(weight, form) for weight, form in forms if form is not None]
 
 
@@ -818,9 +898,9 @@ def _defined_thing(question: str) -> re.Pattern[str] | None:
     if not (starts := [start for start in starts if start]):
         return None
     things = "|".join(re.escape(start) for start in starts)
-    return re.compile(
+    return late_pattern(
         rf"\A (?:(?:the|an?) )?(?:\w+ ){{0,2}}(?:{things})\w*(?: \w+){{0,2}}"
-        r" (?:is|are|means|refers|allows|lets|enables|provides)(?= )"
+        r" (?:is|are|means|refers|allows|lets|enables|provides|uses|helps)(?= )"
     )
 
 
@@ -872,6 +952,23 @@ def _is_echo(candidate: _Candidate, starts: Sequence[str]) -> bool:
     return sum(not _is_asked(word, starts) for word in content_words(text)) < (2 if candidate.row is None else 1)
 
 
+def _is_title(candidate: _Candidate, starts: Sequence[str]) -> bool:
+    """Whether a heading or label names the thing asked about, with at most two other words."""
+    text = candidate.sentence.text
+    if candidate.sentence.row or not is_label(text) or (candidate.row is not None and candidate.row.has_numbers):
+        return False
+    others = [word for word in content_words(text) if not _is_asked(word, starts)]
+    return len(others) < _TITLE_WORDS and all(start in candidate.plain for start in starts)
+
+
+def _is_only_label(candidate: _Candidate) -> bool:
+    """Whether a heading or label is neither a step, an item of a list nor an instruction."""
+    text = candidate.sentence.text
+    return not (
+        candidate.sentence.row or is_step(text) or LIST_ITEM.match(text) or INSTRUCTS.match(candidate.plain)
+    ) and is_label(text)
+
+
 def _is_any(start: str, identifiers: Sequence[str]) -> bool:
     return any(f"{start.strip()} ".startswith(identifier.lstrip()) for identifier in identifiers)
 
@@ -904,6 +1001,23 @@ def _penalty(text: str) -> float:
     return cost + (0.2 if letters < 0.3 * len(text) else 0.0)
 
 
+def _counted_first(question: str, scored: list[_Scored]) -> list[_Scored]:
+    """The candidates; first that with a number of the things counted, if the best of its passage has another number.
+
+    Of a list of figures, the first line has the words of its heading: "Station plan, 20,000 jobs" and "2,600 homes".
+    """
+    form = counted_things(question)
+    if form is None or not scored or form.search(scored[0].plain):
+        return scored
+    best = scored[0]
+    for at, candidate in enumerate(scored):
+        if candidate.score < CLOSE_TO_BEST * best.score:
+            break
+        if candidate.sentence.passage_index == best.sentence.passage_index and form.search(candidate.plain):
+            return [replace(candidate, score=best.score), *scored[:at], *scored[at + 1 :]]
+    return scored
+
+
 def _choose(scored: Sequence[_Scored], *, value_from: float) -> list[_Scored]:
     """The best sentence, and sentences with nearly the same score that add a fact."""
     best = scored[0].score if scored else 0.0
@@ -922,9 +1036,9 @@ def _quote(chosen: Sequence[_Scored]) -> list[AnswerSentence]:
     """The sentences, and before a table row its headings."""
     quoted: list[AnswerSentence] = []
     for candidate in chosen:
-        if candidate.heading is not None and candidate.heading not in quoted:
-            quoted.append(candidate.heading)
-        quoted.append(candidate.sentence)
+        for part in (candidate.heading, candidate.sentence):
+            if part is not None and (part.row or not any(_is_within(part, other) for other in quoted)):
+                quoted.append(part)
     return quoted[:MAX_SENTENCES]
 
 

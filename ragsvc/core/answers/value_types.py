@@ -13,10 +13,11 @@ from typing import Final
 
 from ragsvc.core.answers.synonyms import synonym_starts
 from ragsvc.core.text.content_words import content_words
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.word_starts import plain_text, word_start
 
-_DIGIT: Final = re.compile(r"\d")
-_NUMBER: Final = re.compile(r"(?<![^\W_])\d[\d.,]*")
+_DIGIT: Final = late_pattern(r"\d")
+_NUMBER: Final = late_pattern(r"(?<![^\W_])\d[\d.,]*")
 
 NUMBER_WORDS: Final = frozenset(
     """zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty hundred thousand
@@ -35,33 +36,44 @@ _NO_AMOUNT: Final = NEGATIONS - frozenset(
 )
 """Negations that state a number: "no fee", "none". "Cannot" states none."""
 
-_NO_LONGER: Final = re.compile(r"\bno (?:longer|matter|doubt)\b", re.IGNORECASE)
+_NO_LONGER: Final = late_pattern(r"\bno (?:longer|matter|doubt)\b", re.IGNORECASE)
 
-_DATE: Final = re.compile(
+_DATE: Final = late_pattern(
     r"\b(?:1[5-9]|20)\d\d\b(?!-\d{3})|\bwithin \w+ (?:days|weeks|months)\b"
     r"|\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d",
     re.IGNORECASE,
 )
 
-_ASKS_OCCASION: Final = re.compile(
+_ASKS_OCCASION: Final = late_pattern(
     r"\bwhen (?:is|are|do|does|should|can|may|must|will|would)\b|\bwann (?:ist|sind|wird|werden|soll|kann|darf|muss)\b",
     re.IGNORECASE,
 )
 """Asks for an occasion that comes again, or for a date."""
 
-_OCCASION: Final = re.compile(
+_OCCASION: Final = late_pattern(
     r"\b(?:when(?:ever)?|if|until|as soon as|daily|weekly|monthly|yearly|noon|midnight|wenn|sobald|täglich"
     r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?)\b|\b\d{1,2}[:.]\d\d\b|\b\d{1,2} ?[ap]\.?m\b",
     re.IGNORECASE,
 )
 
-_FIGURE: Final = re.compile(
+ASKS_CONDITION: Final = late_pattern(
+    r"\bwhen (?:is|are) [^?]{1,80}?\b(?:classified|categori[sz]ed|considered|counted|regarded|deemed|treated|defined"
+    r"|required|needed|necessary|allowed|permitted|eligible|entitled)\b",
+    re.IGNORECASE,
+)
+"""Asks under which condition something is so, rather than at which time."""
+
+_CONDITION: Final = late_pattern(
+    r"\b(?:if|unless|when(?:ever)?|once|until|before|after|as soon as|provided|in case)\b", re.IGNORECASE
+)
+
+_FIGURE: Final = late_pattern(
     r"\b(?:figures?|tables?|sections?|notes?|chapters?)\s*\d[\d.]*|\A\d{1,2}\.\s", re.IGNORECASE
 )
 
-_NAME: Final = re.compile(r"(?<=[\w,;] )[A-Z][\w'’-]+")
+_NAME: Final = late_pattern(r"(?<=[\w,;] )[A-Z][\w'’-]+")
 
-ASKS_NUMBER: Final = re.compile(
+ASKS_NUMBER: Final = late_pattern(
     r"\b(?:how (?:many|much|long|old|far|high|large|big|heavy|tall|deep|wide|thick|fast|hot|soon)"
     r"|percent\w*|number of|amount|total|rate|price|cost"
     r"|(?:what|which) (?:\w+ )?(?:is|was|were|are|did|does|has|had)?\s*(?:the )?(?:[\w'\u2019]+ ){0,3}?"
@@ -73,11 +85,11 @@ ASKS_NUMBER: Final = re.compile(
     re.IGNORECASE,
 )
 
-ASKS_DATE: Final = re.compile(
+ASKS_DATE: Final = late_pattern(
     r"\b(?:when|what (?:year|date|day|month)|which (?:year|date|day|month)|wann|когда)\b", re.IGNORECASE
 )
 
-ASKS_MEASURE: Final = re.compile(r"\bhow (?:heavy|tall|deep|wide|thick|hot)\b", re.IGNORECASE)
+ASKS_MEASURE: Final = late_pattern(r"\bhow (?:heavy|tall|deep|wide|thick|hot)\b", re.IGNORECASE)
 
 _TIME: Final = (
     r"\b(?:second|minute|hour|day|night|week|month|year|decade|semester|term|session|lesson)s?\b"
@@ -91,62 +103,62 @@ _DISTANCE: Final = (
 
 _QUANTITIES: Final = (
     (
-        re.compile(r"\bhow long (?!(?:is|are|was|were)\b)|\bhow long\W*\Z", re.IGNORECASE),
-        re.compile(_TIME, re.IGNORECASE),
+        late_pattern(r"\bhow long (?!(?:is|are|was|were)\b)|\bhow long\W*\Z", re.IGNORECASE),
+        late_pattern(_TIME, re.IGNORECASE),
     ),
     (
-        re.compile(r"\bhow (?:long (?:is|are|was|were)|far|tall|deep|wide|thick)\b", re.IGNORECASE),
-        re.compile(f"{_TIME}|{_DISTANCE}", re.IGNORECASE),
+        late_pattern(r"\bhow (?:long (?:is|are|was|were)|far|tall|deep|wide|thick)\b", re.IGNORECASE),
+        late_pattern(f"{_TIME}|{_DISTANCE}", re.IGNORECASE),
     ),
     (
-        re.compile(r"\bvoltages?\b", re.IGNORECASE),
-        re.compile(r"\d ?[km]?V(?:[AD]C)?\b|\bvolts?\b|(?-i:\bV\b)", re.IGNORECASE),
+        late_pattern(r"\bvoltages?\b", re.IGNORECASE),
+        late_pattern(r"\d ?[km]?V(?:[AD]C)?\b|\bvolts?\b|(?-i:\bV\b)", re.IGNORECASE),
     ),
     (
-        re.compile(r"\bhow heavy\b|\bhow much (?:does|do|did) .{1,60}\bweigh\b", re.IGNORECASE),
-        re.compile(
+        late_pattern(r"\bhow heavy\b|\bhow much (?:does|do|did) .{1,60}\bweigh\b", re.IGNORECASE),
+        late_pattern(
             r"\d ?(?:[km]?g|lbs?|oz|t)\b|\b(?:kilo)?gram\w*|\b(?:pound|ton|tonne|ounce|kilo)s?\b", re.IGNORECASE
         ),
     ),
     (
-        re.compile(r"\btemperatures?\b|\bhow (?:hot|cold|warm)\b", re.IGNORECASE),
-        re.compile(r"\d ?[\u00b0\u2103\u2109\u00ba]|\bdegrees?\b|\d ?[CF]\b|\btemperatur", re.IGNORECASE),
+        late_pattern(r"\btemperatures?\b|\bhow (?:hot|cold|warm)\b", re.IGNORECASE),
+        late_pattern(r"\d ?[\u00b0\u2103\u2109\u00ba]|\bdegrees?\b|\d ?[CF]\b|\btemperatur", re.IGNORECASE),
     ),
 )
 """Quantities that a question may ask for, and the units in which sentences state them."""
 
-ASKS_FIGURE: Final = re.compile(
+ASKS_FIGURE: Final = late_pattern(
     r"\b(?:how many|(?:what|which|in (?:what|which)) (?:year|percentage|percent|share|proportion)|wie ?viele"
     r"|\w+ welchem jahr)\b",
     re.IGNORECASE,
 )
 
-ASKS_DIFFERENCE: Final = re.compile(
+ASKS_DIFFERENCE: Final = late_pattern(
     r"\b(?:differences? between|differ(?:s|ed)? from|compared? (?:to|with)(?!\W*\Z)|by how (?:much|many)"
     r"|how (?:much|many) (?:more|fewer|less|higher|lower|older|younger|larger|smaller|longer|shorter)|unterschied)\b",
     re.IGNORECASE,
 )
 
-STATES_DIFFERENCE: Final = re.compile(
+STATES_DIFFERENCE: Final = late_pattern(
     r"\b(?:differ\w*|whereas|while|but|unlike|than|compared|versus|vs|instead|other hand|increas\w*|decreas\w*|points?"
     r"|ris(?:e|es|en|ing)|fall(?:s|en|ing)?|grow(?:s|n|ing)?|improv\w+|reduc\w+"
     r"|by \d|rose|fell|grew|declin\w+|times|twice|half|respectively|unterschied\w*|w\u00e4hrend|aber|als)\b",
     re.IGNORECASE,
 )
 
-_ASKS_COUNT: Final = re.compile(r"\bhow many ((?:[\w'\u2019-]+ ?){1,3})", re.IGNORECASE)
+_ASKS_COUNT: Final = late_pattern(r"\bhow many ((?:[\w'\u2019-]+ ?){1,3})", re.IGNORECASE)
 
-_WITH_DIGIT: Final = re.compile(r"[\w-]*[^\W\d_][\w-]*\d[\w-]*")
+_WITH_DIGIT: Final = late_pattern(r"[\w-]*[^\W\d_][\w-]*\d[\w-]*")
 
-_ASKS_TIME: Final = re.compile(r"\b(?:how (?:long|old|soon)|years?|age|duration)\b", re.IGNORECASE)
+_ASKS_TIME: Final = late_pattern(r"\b(?:how (?:long|old|soon)|years?|age|duration)\b", re.IGNORECASE)
 
-_YEAR_OR_DAY: Final = re.compile(
+_YEAR_OR_DAY: Final = late_pattern(
     r"\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.? \d{1,2}\b(?:, (?:19|20)\d\d\b)?"
     r"|(?<![\d,.])(?:19|20)\d\d(?![\d,.]*\d)",
     re.IGNORECASE,
 )
 
-ASKS_MONEY: Final = re.compile(
+ASKS_MONEY: Final = late_pattern(
     r"\bhow much (?:money\b|.{0,80}?\b(?:costs?|pays?|paid|charged?|spend|spent|earn|earned)\b)"
     r"|\bwhat (?:is|was|are|were) the (?:price|cost|fee|salary)\b",
     re.IGNORECASE,
@@ -157,32 +169,55 @@ _CURRENCY: Final = (
     r"|rupees?|yen)(?!\w))"
 )
 
-_MONEY: Final = re.compile(
+_MONEY: Final = late_pattern(
     rf"{_CURRENCY} ?\d|\d[\d.,]*(?: ?(?:thousand|million|billion|[kKmM]|bn))? ?{_CURRENCY}|\bfree\b|\bno charge\b"
     r"|\b(?:costs?|prices?|fees?|paid|pays?|charges?|salary)\b[^.!?]{0,40}\d(?![\d.,]* ?%)",
     re.IGNORECASE,
 )
 
-UNIT_OF_MONEY: Final = re.compile(rf"{_CURRENCY}|\bin (?:thousands|millions|billions)\b", re.IGNORECASE)
+UNIT_OF_MONEY: Final = late_pattern(rf"{_CURRENCY}|\bin (?:thousands|millions|billions)\b", re.IGNORECASE)
 
-ASKS_SHARE: Final = re.compile(
+ASKS_SHARE: Final = late_pattern(
     r"\b(?:what|which) (?:percentage|percent|share|proportion)\b"
     r"|\b(?:response|approval|unemployment|inflation|interest|growth|occupancy|literacy|completion|error|success)"
     r" rate\b",
     re.IGNORECASE,
 )
 
-_SHARE: Final = re.compile(
+_SHARE: Final = late_pattern(
     r"\d ?%|\bper ?cent\b|\b(?:half|thirds?|quarters?|none|majority|all)\b|\w-in-\w|\bin (?:ten|five|four|three)\b",
     re.IGNORECASE,
 )
 
-_AMOUNT_AT_END: Final = re.compile(r"\w.*[\s:][-(]?\d[\d.,]*\)?(?: \(in \w+\))?\Z")
+_ASKS_WHICH: Final = r"\b(?:what|which)(?: (?:is|are|was))?(?: the)?(?: (?!of\b)[\w'\u2019-]+){0,3}? "
 
-_ASKS_NAME: Final = re.compile(
+_CONTACTS: Final = (
+    (
+        late_pattern(rf"{_ASKS_WHICH}(?:web ?sites?|web ?pages?|web address|urls?)\b", re.IGNORECASE),
+        late_pattern(r"https?:|\bwww\.|\b[\w-]+\.(?:com|org|net|edu|gov|info|io|eu|de|uk|sg|fr)\b", re.IGNORECASE),
+    ),
+    (late_pattern(rf"{_ASKS_WHICH}e-?mails?\b", re.IGNORECASE), late_pattern(r"\S@\S")),
+    (
+        late_pattern(rf"{_ASKS_WHICH}(?:tele)?phone numbers?\b", re.IGNORECASE),
+        late_pattern(r"\d(?:[\s().\u2013/-]{0,3}\d){5}"),
+    ),
+)
+"""What a question for a way to reach someone asks for, and how it is written."""
+
+ASKS_AUTHOR: Final = late_pattern(
+    r"\bwho (?:\w+ )?(?:wrote|authored|published|introduced|proposed|developed|presented)\b"
+    r"|\b(?:where|(?:which|what) (?:journal|proceedings|conference|venue|year)s?)\b"
+    r".{1,100}\b(?:published|appear(?:ed)?)\b"
+    r"|\b(?:author|writer)s? of\b|\b(?:written|authored|published|introduced|proposed) by\b",
+    re.IGNORECASE,
+)
+
+_AMOUNT_AT_END: Final = late_pattern(r"\w.*[\s:][-(]?\d[\d.,]*\)?(?: \(in \w+\))?\Z")
+
+_ASKS_NAME: Final = late_pattern(
     r"\b(?:who(?! (?:can|could|should|may|must)\b)"
     r"(?! (?:is|are|was|were)\b[^?]* (?:for|eligible|allowed|entitled|invited)\W*\Z)"
-    r"|whom|whose|wer|wem|wen|кто|кого)\b|谁",
+    r"|(?<!for )whom|whose|wer|wem|wen|кто|кого)\b|谁",
     re.IGNORECASE,
 )
 
@@ -200,17 +235,21 @@ def counted_things(question: str) -> re.Pattern[str] | None:
         return None
     things = "|".join(re.escape(start.strip()) for start in starts)
     numbers = "|".join(sorted(NUMBER_WORDS))
-    return re.compile(rf" (?:\d+|{numbers})(?: [^\W\d]\w*){{0,3}} (?:{things})")
+    return late_pattern(rf" (?:\d+|{numbers})(?: [^\W\d]\w*){{0,3}} (?:{things})")
 
 
 def kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, has_unit: bool) -> float:
     """1 if the sentence has a new value of the type asked for, 0 if not, 0.5 without a type.
 
-    Types are numbers, amounts of money, shares, dates and names. The unit of a value in the row of a table may stand
-    outside the row: ``has_unit`` tells that the text, or the passage of a row, has a currency or a scale.
+    Types are numbers, amounts of money, shares, dates, names, conditions and addresses. The unit of a value in the row
+    of a table may stand outside the row: ``has_unit`` tells that the text, or the passage of a row, has a currency or a
+    scale.
     """
     if _lacks_unit(question, text, is_row=is_row, has_unit=has_unit):
         return 0.0
+    form = _CONDITION if ASKS_CONDITION.search(question) else _contact(question)
+    if form is not None:
+        return 1.0 if form.search(text) else 0.5
     if ASKS_DATE.search(question):
         occasion = _ASKS_OCCASION.search(question) is not None and _OCCASION.search(text) is not None
         return float(occasion or _DATE.search(text) is not None)
@@ -219,6 +258,11 @@ def kind_fits(question: str, text: str, asked: Sequence[str], *, is_row: bool, h
     if _ASKS_NAME.search(question):
         return float(any(name.lower() not in asked for name in _NAME.findall(_DATE.sub(" ", text))))
     return 1.0 if asks_quantity(question) and not is_row else 0.5
+
+
+def _contact(question: str) -> re.Pattern[str] | None:
+    """Finds the address or number of the kind asked for; ``None`` if none is asked for."""
+    return next((contact for asks, contact in _CONTACTS if asks.search(question)), None)
 
 
 def _lacks_unit(question: str, text: str, *, is_row: bool, has_unit: bool) -> bool:

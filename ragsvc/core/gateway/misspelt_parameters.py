@@ -28,7 +28,10 @@ def misspelt_parameters(body: bytes) -> dict[str, str]:
     {'temprature': 'temperature'}
     """
     found: dict[str, str] = {}
-    for name in _Members.decode(body):
+    members = _Members.decode(body)
+    if members.keys() <= _KNOWN:
+        return found
+    for name in members:
         if name in _KNOWN or name in _OF_PROVIDERS or len(name) < _SHORTEST or not name.isprintable():
             continue
         meant = next((known for known in sorted(_KNOWN) if is_one_edit_apart(name, known)), None)

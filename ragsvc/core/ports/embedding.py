@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+T = TypeVar("T")
 Vectors = npt.NDArray[np.float32]
 """``(n, dim)`` float32, C-contiguous, rows of length 1."""
 
@@ -83,4 +84,12 @@ class Batcher(Protocol):
 
     async def embed_query(self, text: str) -> Vectors:
         """The vector ``(dim,)`` of one query."""
+        ...
+
+    async def with_queries(self, texts: Sequence[str], work: Callable[[Sequence[Vectors]], T]) -> T:
+        """The result of ``work``, which runs with the vectors of ``texts`` on the thread that embedded them.
+
+        Two steps on one thread cost one change of threads, which takes half as long as a search. Raises what ``work``
+        raises.
+        """
         ...

@@ -144,7 +144,8 @@ IndexOperation = Literal["add", "update", "reembed", "delete"]
 """How passages of a document changed.
 
 ``add`` and ``delete``: they became part of the collection, or no longer are. ``update``: their context words changed,
-and their vectors may have changed with them. ``reembed``: their vectors changed, their words did not.
+and their vectors may have changed with them. ``reembed``: their vectors were stored or changed, their words did not
+change. After each of them except ``delete``, a passage may have no vector.
 """
 
 
@@ -189,7 +190,7 @@ class IndexSource(Protocol):
         ...
 
     def vectors(self, collection_id: int, passage_ids: Ids) -> tuple[Ids, Ids, Vectors]:
-        """Ids, document ids and vectors of those of the passages that exist."""
+        """Ids, document ids and vectors of those of the passages that exist and have vectors."""
         ...
 
     def lexical(self, collection_id: int, passage_ids: Ids) -> list[LexicalDocument]:
@@ -197,11 +198,18 @@ class IndexSource(Protocol):
         ...
 
     def all_passage_ids(self, collection_id: int) -> Ids:
-        """Ids of the passages of all ready documents."""
+        """Ids of the passages of all searchable documents."""
+        ...
+
+    def embedded_passage_ids(self, collection_id: int) -> Ids:
+        """Those of ``all_passage_ids`` that the vector index has to have.
+
+        The vectors of ready documents are complete; other searchable documents have some of them.
+        """
         ...
 
     def cards(self, collection_id: int, document_ids: Sequence[int] | None = None) -> list[DocumentCard]:
-        """Cards of those of the documents that are ready; of all documents of the collection for ``None``."""
+        """Cards of those of the documents that are searchable; of all documents of the collection for ``None``."""
         ...
 
 

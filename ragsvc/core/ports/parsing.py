@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from ragsvc.core.documents import Extraction, Passage
+from ragsvc.core.documents import Extraction, Page, Passage
 
 
 class TokenSpans(Protocol):
@@ -58,6 +59,49 @@ class ParsedDocument(msgspec.Struct, frozen=True):
     passages: list[Passage]
 
 
+class FileToParse(msgspec.Struct, frozen=True):
+    path: Path
+    media_type: str
+    filename: str
+
+
+@runtime_checkable
+class BatchParser(Protocol):
+    """A parser that also reads several small files one after the other in the same child process."""
+
+    async def parse_many(self, files: Sequence[FileToParse]) -> list[ParsedDocument | None]:
+        """Parse files, each within the limits of ``Parser.parse``; ``None`` for a file that could not be parsed.
+
+        If the child process ends, the files after the one that ended it are ``None`` as well.
+
+        Raises:
+            Overloaded: too many parse jobs are waiting.
+        """
+        ...
+
+
+OnPages = Callable[[list[Page], int], None]
+
+
+class RecognitionTurn(Enum):
+    """What becomes of a job before the text of its pages is recognised.
+
+    ``STAY``: it keeps its place among the jobs that parse. ``MOVE``: it gives its place to another job, and continues
+    besides them. ``DEFER``: it ends with ``RecognitionDeferred``.
+    """
+
+    STAY = "stay"
+    MOVE = "move"
+    DEFER = "defer"
+
+
+OnRecognition = Callable[[int], RecognitionTurn]
+
+
+class RecognitionDeferred(Exception):
+    """The pages of a document are to be recognised later, when others have been."""
+
+
 class Parser(Protocol):
     """Reads untrusted files in a child process, which may crash or hang without harm to the service."""
 
@@ -69,14 +113,20 @@ class Parser(Protocol):
         filename: str,
         password: str | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        on_pages: OnPages | None = None,
+        on_recognition: OnRecognition | None = None,
     ) -> ParsedDocument:
         """Extract pages and cut passages; cancelling the call stops the child process.
 
         ``on_progress(pages_done, pages_total)`` is called on the event loop, at most a few times per second.
+        ``on_pages(pages, pages_total)`` is called in a worker thread with the texts of pages of a long document while
+        others are read. The final texts can differ in the hyphens at line ends. ``on_recognition(pages)`` is called on
+        the event loop before the text of pages is recognised, and decides how the job continues.
 
         Raises:
             ExtractionFailed: the file cannot be read, or the child process crashed; ``reason`` states why.
             Overloaded: too many parse jobs are waiting.
+            RecognitionDeferred: ``on_recognition`` decided so.
         """
         ...
 

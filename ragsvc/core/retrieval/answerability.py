@@ -1,9 +1,11 @@
 """Estimates how likely it is that the retrieved passages contain an answer.
 
-Four signals are multiplied, because an answer needs all of them; in a weighted sum a high cosine hides a wrong name.
+Five signals are multiplied, because an answer needs all of them; in a weighted sum a high cosine hides a wrong name.
 
 - *Names*: whether the names and numbers of the question occur in the best passages, and together in one of them. A
   question about another company, year or product retrieves similar passages with equally high cosines.
+- *Nearness*: whether what is asked is said near the names. A report that names Airbus and counts the blogs that mention
+  another company has all words of "How many blogs mentioned Airbus?".
 - *Coverage*: the share of the question's words on one page of the best passages.
 - *Relevance*: whether the best passages are about the topic.
 - *Rarity*: how rare the rarest word of the question is that the best passages lack.
@@ -48,6 +50,16 @@ asked in another language than the documents'."""
 
 COVERAGE_EXPONENT: Final = 0.5
 RELEVANCE_EXPONENT: Final = 0.4
+NEARNESS_EXPONENT: Final = 0.15
+
+NEAR_CHARACTERS: Final = 150
+"""Words within this distance of a name are near it: about a sentence or a row on either side."""
+
+_FEWEST_NEAR: Final = 0.2
+"""Added to nearness, so that its factor is at least 0.76: columns and lists separate words that belong together."""
+
+_MAX_MENTIONS: Final = 24
+"""Mentions of a name that are examined in a passage: numbers may occur hundreds of times."""
 
 RELEVANT_FROM: Final = 0.1
 RELEVANT_TO: Final = 0.4
@@ -67,6 +79,14 @@ _ABOUT_DOCUMENTS: Final = frozenset(
     appeared write written give given located""".split()
 )
 """Words of questions that describe the place or the form of the answer; passages with the answer often lack them."""
+
+_ABOUT_PICTURES: Final = frozenset(
+    """color colors colour colours colored coloured picture pictures image images photo photos cartoon cartoons drawing
+    drawings chart charts graph graphs diagram diagrams map maps plot plots icon icons logo logos illustration
+    illustrations cover covers title titles column columns row rows cell cells bar bars rectangle rectangles shape
+    shapes top bottom left right appearing displayed depicted highlighted visible""".split()
+)
+"""Words that describe how a page looks; its text does not repeat them."""
 
 _BEST: Final = 2
 BEST_PASSAGES: Final = 6
@@ -95,7 +115,9 @@ class AnswerabilitySignals(msgspec.Struct, frozen=True):
     """The signals, as shares in 0..1 except ``rarity``.
 
     ``names_in_one`` is the mean degree of the question's names in the passage that has most of them, ``names_in_all``
-    in all best passages together, and ``rarest_name`` the lowest degree there. ``coverage`` is the share of the
+    in all best passages together, and ``rarest_name`` the lowest degree there. ``nearness`` is 1 less the share of the
+    question's words that are in one passage, but not within ``NEAR_CHARACTERS`` of a name; of the names that the
+    passages contain, that with the lowest. ``coverage`` is the share of the
     question's words on one page. ``words_in_best`` is the share of the words in one of the best two passages.
     ``rarity`` is the log of the number of candidates per candidate that contains the rarest word missing from the best
     two; 0 if none is missing. ``quoted`` tells that a best passage contains a phrase that the question quotes.
@@ -104,6 +126,7 @@ class AnswerabilitySignals(msgspec.Struct, frozen=True):
     names_in_one: float
     names_in_all: float
     rarest_name: float
+    nearness: float
     coverage: float
     words_in_best: float
     cosine: float
@@ -132,6 +155,7 @@ def answerable(query: str, evidence: AnswerabilityEvidence) -> float:
         relevance = 1.0
     product: float = (
         (_FLOOR + signals.names)
+        * ((_FEWEST_NEAR + signals.nearness) / (_FEWEST_NEAR + 1)) ** NEARNESS_EXPONENT
         * (_FLOOR + signals.coverage) ** COVERAGE_EXPONENT
         * min(1.0, max(0.0, relevance)) ** RELEVANCE_EXPONENT
         * math.exp(-signals.rarity / RARITY_SCALE)
@@ -161,19 +185,24 @@ def signals_of(query: str, evidence: AnswerabilityEvidence) -> AnswerabilitySign
     highest = [max(column) for column in zip(*degrees, strict=True)]
     words = [piece for word in content_words(question) for piece in pieces(word) if word_start(piece)][:_MAX_WORDS]
     starts = [word_start(word) for word in words]
+    stems = [word_stem(word) for word in _topical(words)]
     cosine = max(0.0, min(1.0, max(evidence.cosines[:BEST_PASSAGES], default=0.0)))
     return AnswerabilitySignals(
         names_in_one=max(map(_mean, degrees), default=1.0),
         names_in_all=_mean(highest),
         rarest_name=min(highest, default=1.0),
-        coverage=_coverage(words, best, texts) or COSINE_AS_COVERAGE * cosine,
+        nearness=_nearness(names, stems, [text.text for text in prepared]),
+        coverage=_coverage(stems, best, texts) or COSINE_AS_COVERAGE * cosine,
         words_in_best=max((_mean([float(start in text) for start in starts]) for text in texts[:_BEST]), default=0.0),
         cosine=cosine,
         rarity=_rarity(
             [
                 _as_written(word)
                 for word in words
-                if word[0] < FIRST_UNSPACED and not any(word_start(word) in text for text in texts[:_BEST])
+                if word[0] < FIRST_UNSPACED
+                and word not in _ABOUT_DOCUMENTS
+                and word not in _ABOUT_PICTURES
+                and not any(word_start(word) in text for text in texts[:_BEST])
             ],
             evidence,
         ),
@@ -196,16 +225,48 @@ def _plain(filename: str, title: str, headings: tuple[str, ...], text: str) -> s
     return plain_text(" ".join((filename, title, *headings, text)))
 
 
-def _coverage(words: Sequence[str], passages: Sequence[StoredPassage], texts: Sequence[str]) -> float:
-    """The largest share of the words on one page; 1 for a question without words. Numbers are judged as names."""
-    topical = [word for word in words if word not in _ABOUT_DOCUMENTS and not any(map(str.isdigit, word))]
-    stems = [word_stem(word) for word in topical or words]
+def _topical(words: Sequence[str]) -> Sequence[str]:
+    """The words that passages with the answer should have. Numbers are judged as names."""
+    words_of_text = [word for word in words if word not in _ABOUT_DOCUMENTS and not any(map(str.isdigit, word))]
+    return [word for word in words_of_text if word not in _ABOUT_PICTURES] or words_of_text or words
+
+
+def _coverage(stems: Sequence[str], passages: Sequence[StoredPassage], texts: Sequence[str]) -> float:
+    """The largest share of the word stems on one page; 1 for a question without words."""
     if not stems:
         return 1.0
     pages: dict[tuple[int, int], set[str]] = defaultdict(set)
     for passage, text in zip(passages, texts, strict=True):
         pages[passage.document_id, passage.page].update(stem for stem in stems if stem in text)
     return max((sum(stem in found for stem in stems) / len(stems) for found in pages.values()), default=0.0)
+
+
+def _nearness(names: Sequence[str], stems: Sequence[str], texts: Sequence[str]) -> float:
+    """See ``AnswerabilitySignals``; 1 without names, other words, or a passage with a name."""
+    others = [stem for stem in dict.fromkeys(stems) if not any(stem.strip() in name for name in names)]
+    if not names or not others:
+        return 1.0
+    most = max(_found(others, text) for text in texts)
+    lowest = most
+    for name in names:
+        if any(name in text for text in texts):
+            lowest = min(lowest, max(_found_near(name, others, text, most=most) for text in texts))
+    return 1 - (most - lowest) / len(others)
+
+
+def _found_near(name: str, stems: Sequence[str], text: str, *, most: int) -> int:
+    """The largest number of stems around a mention of the name; the search ends at ``most``."""
+    near, at = 0, text.find(name)
+    for _ in range(_MAX_MENTIONS):
+        if at < 0 or near >= most:
+            break
+        near = max(near, _found(stems, text[max(0, at - NEAR_CHARACTERS) : at + len(name) + NEAR_CHARACTERS]))
+        at = text.find(name, at + 1)
+    return near
+
+
+def _found(stems: Sequence[str], text: str) -> int:
+    return sum(stem in text for stem in stems)
 
 
 def _as_written(word: str) -> str:

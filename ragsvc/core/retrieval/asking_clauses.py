@@ -11,50 +11,52 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from ragsvc.core.text.content_words import content_words
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.spellings import MONTH_NAMES
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 
 _MONTH: Final = "|".join(sorted(MONTH_NAMES, key=len, reverse=True))
-_SENTENCE: Final = re.compile(
+_SENTENCE: Final = late_pattern(
     r"(?<=[!?;])\s+|\n+|(?<=[。！？；])|(?<=\.)(?<!\d\.)(?<!\b(?:Mr|Ms|Dr|Hr|Fr|Sr|St|No|Nr)\.)(?<!\b(?:Mrs|Mme|Sra)\.)"
     r"(?<!\bProf\.)(?<!\b[A-Z]\.)\s+"
     rf"|(?<=\d\.)\s+(?!(?i:{_MONTH})\b)"
 )
-_CLAUSE: Final = re.compile(
+_CLAUSE: Final = late_pattern(
     r"(?:(?<=[:,\u2014])\s+|(?<=[,，])(?=[\u4e00-\u9fff])|\s+[\u2013-]\s+"
     r"|\s+(?=(?:if|when|because|since|as|while|and|but|that)\s+(?:I|we|my|our)\b)"
     r"|\s+(?=(?:wenn|weil|da|falls|als)\s+(?:ich|wir|mein\w*|unser\w*)\b))"
 )
-_ASKS_ANYWHERE: Final = re.compile(
+_ASKS_ANYWHERE: Final = late_pattern(
     r"\?|\b(?:who|whom|whose|what|which|when|where|why|how|wer|wem|wen|was|wann|wo|wie|wieso|warum|wohin|woher"
     r"|welche[rsmn]?|wieviele?|кто|что|когда|где|как|почему|сколько|какой|какая|какие|каких|quel\w*|combien|comment"
     r"|cuánto\w*|cuál\w*|quién\w*)\b|[谁哪几吗呢？]|什么|多少|为什么|怎么",
     re.IGNORECASE,
 )
-_ASKS_FIRST: Final = re.compile(
+_ASKS_FIRST: Final = late_pattern(
     r"\W*(?:(?:please|kindly)\s+)?(?:advise|confirm|state|specify|provide|quote|indicate|is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|may|must|list|name|give"
     r"|tell|show|summari[sz]e|explain|describe|find|compare|calculate|define|ist|sind|war|waren|gibt|kann|können|darf"
     r"|dürfen|muss|müssen|hat|haben|nenne|liste|erkläre|beschreibe)\b",
     re.IGNORECASE,
 )
-_OWN: Final = re.compile(
+_OWN: Final = late_pattern(
     r"\bI(?=[ '’][a-z])|\b(?:[Mm]e|[Mm]y|[Mm]ine|[Ww]e|us|[Oo]urs?|[Ii]ch|[Mm]ir|[Mm]ich|[Mm]ein\w*|[Ww]ir|[Uu]ns"
     r"|[Uu]nser\w*|[Яя]|[Мм]не|[Мм]еня|[Мм]оя?|[Мм]ой|[Мм]ы|[Нн]ам|[Нн]ас|[Нн]аш\w*|[Jj]e"
     r"|[Nn]ous|[Mm]on|[Mm]a|[Mm]es|[Nn]otre|[Yy]o|[Ss]oy|[Ss]omos|[Mm]e llamo|[Mm]is?"
     r"|[Nn]osotr[oa]s|[Vv]ivo|[Ll]lego"
     r"|[Ll]legamos|[Qq]ueremos|[Tt]engo|[Tt]enemos)\b|\b[JjMm]['’]|我|本人"
 )
-_OWN_SIDE_CLAUSE: Final = re.compile(
+_OWN_SIDE_CLAUSE: Final = late_pattern(
     r"(?:if|when|because|since|as|while|and|but|that|wenn|weil|da|falls|als)\s+(?:I|we|my|our|ich|wir|mein\w*|unser\w*)\b"
 )
-_GREETING: Final = re.compile(
+_GREETING: Final = late_pattern(
     r"\W*(?:hi|hello|hey|dear|good (?:morning|afternoon|evening|day)|greetings|thanks?|thank you|many thanks|sorry"
     r"|excuse me|fyi|hallo|guten (?:tag|morgen|abend)|sehr geehrte\w*|liebe[rs]?|danke|vielen dank|entschuldigung"
     r"|привет|здравствуйте|добрый день|bonjour|bonsoir|salut|hola|buen[oa]s (?:días|tardes|noches)"
     r"|你好|您好|请问)(?!\w)",
     re.IGNORECASE,
 )
-_INTRODUCTION: Final = re.compile(
+_INTRODUCTION: Final = late_pattern(
     r"\W*(?:on behalf of|im (?:namen|auftrag) (?:von|der|des)"
     r"|your (?:(?:e-?)?mail|letter|message|call)|ihre (?:mail|nachricht)"
     r"|as (?:discussed|agreed|mentioned)|further to|following (?:our|up)|sent from|wie besprochen|comme convenu"
@@ -66,14 +68,14 @@ _INTRODUCTION: Final = re.compile(
     r"|visitor|beginner|parent|manager|shareholder))\b",
     re.IGNORECASE,
 )
-_LABEL: Final = re.compile(
+_LABEL: Final = late_pattern(
     r"\s*(?:[*•-]\s+|\(?\d{1,3}[.):]\)?\s+|\(?[a-zA-Z][.)]\s+|(?:q|question|frage|вопрос)\s*\d{0,3}\s*[.:)]\s+"
     r"|(?:urgent|important|dringend|wichtig|eilt|urgente?|importante?)\b\W*"
     r"|[(\[]?(?:question|frage|no|nr|task|aufgabe|item|ticket|case|ref|reference|order|id|request|anfrage)\b\.?\s*(?:no\.?|nr\.?|#)?\s*"
     r"[\w/-]*\d[\w/-]*\s*[.:)\]\u2013-]+\s+|[#№]\d+\W+)",
     re.IGNORECASE,
 )
-_ATTRIBUTION: Final = re.compile(
+_ATTRIBUTION: Final = late_pattern(
     r"\b(?:according to|based on|as per|as stated in|looking at|from|in|using|laut|gemäß|selon|d['’]après|según)\s+"
     r"(?:the|this|that|my|your|our|dem|der|den|diesem|le|ce|el|este)?\s*(?:attached\s+|uploaded\s+|provided\s+|given\s+|above\s+|following\s+)?"
     r"(?:pdfs?|documents?|files?|attachments?|texts?|context|dokumente?n?s?|datei|anhang|fichier|documento|archivo)\b,?"
@@ -83,30 +85,38 @@ _ATTRIBUTION: Final = re.compile(
     r"|(?:根据|按照)(?:这个|该)?(?:pdf|文档|文件|合同),?",
     re.IGNORECASE,
 )
-_FORM_OF_ANSWER: Final = re.compile(
+_FORM_OF_ANSWER: Final = late_pattern(
     r"\b(?:in|en)\s+(?:USD|EUR|GBP|CHF|JPY|CNY|RUB|(?:(?:US|American|Canadian|British|Swiss)[ -])?"
     r"(?:dollars?|euros?|pounds?|francs?|yen|yuan|franken|dólares|libras)(?: suisses?| suizos)?|[€$£])(?!\w)"
     r"|\b(?:please\s+)?(?:answer|reply|respond|antworte)\w*\s+(?:me\s+)?(?:in|auf)\s+\w+",
     re.IGNORECASE,
 )
-_QUANTITY: Final = re.compile(
+_QUANTITY: Final = late_pattern(
     r"(?<![\w.,:/-])(?!(?:19|20)\d\d\b)\d{1,3}(?:,\d{3})*(?=\s+[a-zà-öø-ÿа-я]{3,})(?!\s+(?:percent|prozent|pour|por|million"
     rf"|millones|billion|milliard|{_MONTH})(?:e?n|e?s)?\b)"
     r"|(?<![\d.第])\d{1,3}(?=[个辆台张人位艘条套间只名])",
 )
-_MANY_BLANKS: Final = re.compile(r"\s{4,}")
+_MANY_BLANKS: Final = late_pattern(r"\s{4,}")
 """The next pattern takes time to the third power of their number."""
 
-_SIGNATURE: Final = re.compile(
+_SIGNATURE: Final = late_pattern(
     r"\s*(?:(?<=[\s.!?,])[-\u2013]\s*|(?<=[.!?,\n])\s*|,\s*)(?:(?:(?:best|kind|warm) )?regards|sincerely|yours|cheers"
     r"|best wishes|thanks|thank you|viele grüße|(?:mit )?(?:freundliche|beste|liebe)n? grüßen?|mfg|danke"
     r"|vielen dank|cordialement|bien à vous|merci|saludos|un saludo|atentamente|gracias|谢谢|此致)(?!\w)[^?？]*\Z",
     re.IGNORECASE,
 )
-_NUMBERED_NAME: Final = re.compile(
+_NO_TOPIC: Final = frozenset(
+    "try check need happen happens possible allowed pay kann muss soll darf tun machen mache passiert geschieht".split()
+)
+"""Words of a question that asks for nothing without the case of its author."""
+
+_NUMBERED_NAME: Final = late_pattern(
     r"(?:\b[A-Z][\w-]*|\b(?:section|article|chapter|level|class|version|phase|type|item|note|table|figure|step|room"
     r"|bus|tram|train|flight|gate|platform|track|route|channel|error|code|building|flat|unit|model|order|seat|linie|gleis"
-    r"|flug|salle|ligne|línea|vuelo|form|grade|number|line|group|zone|paragraph|artikel|kapitel|klasse|stufe|raum|zimmer|abschnitt))\s+\Z"
+    r"|flug|salle|ligne|línea|vuelo|form|grade|number|line|group|zone|paragraph|artikel|kapitel|klasse|stufe|raum|zimmer|abschnitt"
+    r"|layer|wave|pin|port|stage|round|quarter|week|day|year|season|episode|volume|issue|test|task|example|experiment"
+    r"|mode|channel|button|row|column|tier|category|option|module|lesson|exercise|field|address|district|region"
+    r"|floor|terminal|exit|schicht|ebene|spalte|zeile|woche|tag))\s+\Z"
 )
 
 
@@ -128,6 +138,8 @@ def asking_text(message: str) -> str:
     if first is not None:
         sentences = [_without_author(clauses, opening=at < first) for at, clauses in enumerate(sentences)]
     kept = " ".join(clause for clauses in sentences for clause in clauses) or message
+    if _NO_TOPIC.issuperset(content_words(kept)) and content_words(text):
+        kept = text  # the author's case is the question: "What should I do if I cannot connect my computer?"
     return _QUANTITY.sub(lambda match: _quantity(kept, match), kept).replace("  ", " ").strip()
 
 

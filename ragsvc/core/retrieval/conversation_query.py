@@ -14,6 +14,7 @@ import msgspec
 
 from ragsvc.core.retrieval.document_questions import document_question
 from ragsvc.core.text.content_words import CONTENT_WORD, content_words
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.spellings import SIGNED_WORD
 from ragsvc.core.text.stop_words import FUNCTION_WORDS, QUESTION_STOP_WORDS
 
@@ -59,7 +60,7 @@ _HELP_WORDS: Final = _words(
     sonst weitere"""
 )
 _PEOPLE: Final = _words("he him his she her hers they them their er ihm ihn sie ihr он она они его её ее их 他 她 他们")
-_OPENER: Final = re.compile(
+_OPENER: Final = late_pattern(
     r"^[\s¿¡]*(?:(?:and|but|or|also|so|what about|how about|same for|what if it is|sorry|actually|no|nope|rather"
     r"|instead|wait|oops|i mean|i meant|make that|make it|correction|i need"
     r"|same question for|und|aber|auch|oder|wie ist es mit|was ist mit|nein|ich meine"
@@ -68,14 +69,14 @@ _OPENER: Final = re.compile(
     r"|^\s*(?:那么|那|还有)",
     re.IGNORECASE,
 )
-_SMALL_TALK: Final = re.compile(
+_SMALL_TALK: Final = late_pattern(
     r"^\W*(?:(?:hi|hello|hey|good (?:morning|afternoon|evening|day)|thanks?(?: (?:you|a lot|so much))*|many thanks|thx"
     r"|ok(?:ay)?|great|cool|nice|perfect|got it|understood|i see|bye|goodbye|see you|yes|no|sure|right|well|there"
     r"|very much|for your help|how are you(?: doing)?|hallo|guten (?:tag|morgen|abend)|danke(?: schön)?|vielen dank"
     r"|привет|здравствуйте|спасибо|хорошо|пока|да|нет|你好|您好|谢谢|好的|再见)(?:\W+|$))+",
     re.IGNORECASE,
 )
-_POLITE: Final = re.compile(
+_POLITE: Final = late_pattern(
     r"^(?:please|kindly|(?:can|could|would|will) you(?: please)?(?: (?:tell|show|give|explain(?: to)?) me)?"
     r"|(?:tell|show|give) me|i (?:would like|want|need) to know|i(?:'d| would) like to know|do you know|bitte"
     r"|(?:kannst du|können sie)(?: mir)?(?: bitte)?(?: sagen)?,?|скажите|пожалуйста|请|请问)[\s,:]+",
@@ -91,10 +92,10 @@ _YES: Final = (
     r"|sí|si|claro(?: que sí)?|por favor|por supuesto|vale|de acuerdo|ambos|me encantaría)"
     r"(?=\W|$)\W*|(?:是的?|好的?|要的?|可以|行|嗯|对|当然)(?=\W|$|谢谢)\W*|[👍✅🙏]\W*)"
 )
-_AGREES: Final = re.compile(rf"^[^\w👍✅🙏]*{_YES}+(?:{_YES}|(?:{_THANKS})\W*)*", re.IGNORECASE)
-_DECLINES: Final = re.compile(rf"^\W*(?:no|nope|nein|нет|non|不)(?=\W|$)\W*(?:{_THANKS})?\W*", re.IGNORECASE)
-_LAST_QUESTION: Final = re.compile(r"[^.!?。！？\n]*[?？]\W*$")
-_OFFERS: Final = re.compile(
+_AGREES: Final = late_pattern(rf"^[^\w👍✅🙏]*{_YES}+(?:{_YES}|(?:{_THANKS})\W*)*", re.IGNORECASE)
+_DECLINES: Final = late_pattern(rf"^\W*(?:no|nope|nein|нет|non|不)(?=\W|$)\W*(?:{_THANKS})?\W*", re.IGNORECASE)
+_LAST_QUESTION: Final = late_pattern(r"[^.!?。！？\n]*[?？]\W*$")
+_OFFERS: Final = late_pattern(
     r"^\W*(?:(?:and|so|or|also|if you like,?)\s+)?(?:(?:would|do|did) you (?:also )?(?:like|want|need|mean|prefer|wish)"
     r"|are you (?:interested in|looking for|asking about)|(?:shall|should|may|can|could) i|want"
     r"|möchten sie|möchtest du|wollen sie|willst du|soll ich|darf ich|meinen sie|meinst du|хотите|хочешь|вам"
@@ -106,8 +107,8 @@ _OFFERS: Final = re.compile(
     r"|^\W*(?:您|你)?(?:还)?(?:是否)?(?:想|需要|要)(?:要)?(?:我)?(?:告诉|给|为)?(?:您|你)?(?:知道|了解|看看|查看|查一下)?",
     re.IGNORECASE,
 )
-_OFFER_END: Final = re.compile(r"\s+(?:wissen|nennen|sagen|zeigen|erfahren|haben|sehen|geben|heraussuchen)$|[吗呢]$")
-_STATED_OFFER: Final = re.compile(
+_OFFER_END: Final = late_pattern(r"\s+(?:wissen|nennen|sagen|zeigen|erfahren|haben|sehen|geben|heraussuchen)$|[吗呢]$")
+_STATED_OFFER: Final = late_pattern(
     r"(?:^|(?<=[.!?;:\n]))\s*(?:(?:if (?:you(?:['’]d)? (?:like|want|wish|need)|interested|so)|wenn (?:du|sie) "
     r"(?:willst|möchtest|wollen|möchten)|falls gewünscht|si vous (?:voulez|le souhaitez)|si (?:quieres?|lo desea))\W+)?"
     r"(?:(?:just |please )?let me know (?:if|whether) you(?: would|['’]d)? (?:like|want|need|wish)(?: to (?:know|see))?"
@@ -119,9 +120,9 @@ _STATED_OFFER: Final = re.compile(
     r"|我(?:还|也)?可以(?:告诉|给)(?:您|你))\s*(?P<offer>[^.!?。！？\n]{3,160})[.!。！]*\s*$",
     re.IGNORECASE,
 )
-_OR_BOTH: Final = re.compile(r",? (?:or|oder|ou|o) (?:both|beides?|les deux|ambos)$", re.IGNORECASE)
-_ADDS: Final = re.compile(r"(?:and|also|und|auch|et|aussi|y|también)\b", re.IGNORECASE)
-_ASKS_WHICH: Final = re.compile(
+_OR_BOTH: Final = late_pattern(r",? (?:or|oder|ou|o) (?:both|beides?|les deux|ambos)$", re.IGNORECASE)
+_ADDS: Final = late_pattern(r"(?:and|also|und|auch|et|aussi|y|también)\b", re.IGNORECASE)
+_ASKS_WHICH: Final = late_pattern(
     r"\b(?:which|what|who|whose|when|where|welche[rsmn]?|wer|wann|quel(?:le)?s?|lequel|laquelle|cu[áa]l(?:es)?|qué)\b|哪",
     re.IGNORECASE,
 )
@@ -130,80 +131,80 @@ _OF_THE_DIALOGUE: Final = frozenset(
     product interessieren interessiert meinen möchten wissen souhaitez voulez parlez quiere refiere""".split()
 )
 _LONGEST_CHOICE: Final = 3
-_AFTERTHOUGHT: Final = re.compile(
+_AFTERTHOUGHT: Final = late_pattern(
     r"[\s,;.!?]*\b(?:sorry|please|bitte|entschuldigung|pardon|perdón|thanks|thank you|danke|merci|gracias|then|too)"
     r"\W*$",
     re.IGNORECASE,
 )
-_VAGUE: Final = re.compile(
+_VAGUE: Final = late_pattern(
     r"\b(?:one|any|some|either|both|which|each|all|another)\s+of\s+(?:them|these|those|the\s+\w+)\b"
     r"|\b(?:one|either|any|another)\s+(?=course|model|product|plan|item|option)|\b(?:it|them|these|those|one)\b(?=\W*$)",
     re.IGNORECASE,
 )
 _CHOICES: Final = (
-    re.compile(r"\b(?:first|former|erste[nrs]?|перв\w+)\b", re.IGNORECASE),
-    re.compile(r"\b(?:second|latter|last|zweite[nrs]?|letztere[nrs]?|втор\w+)\b", re.IGNORECASE),
+    late_pattern(r"\b(?:first|former|erste[nrs]?|перв\w+)\b", re.IGNORECASE),
+    late_pattern(r"\b(?:second|latter|last|zweite[nrs]?|letztere[nrs]?|втор\w+)\b", re.IGNORECASE),
 )
-_NOT_BUT: Final = re.compile(
+_NOT_BUT: Final = late_pattern(
     r"^(?:not (?P<old>.+?),? but (?P<new>.+)|(?P<new2>.+?),? (?:not|instead of|rather than|nicht|statt|а не)"
     r" (?P<old2>.+?))$",
     re.IGNORECASE,
 )
-_RETURNS: Final = re.compile(
+_RETURNS: Final = late_pattern(
     r"^\W*(?:back to|returning to|going back to|coming back to|zurück zu[rm]?)\s+(?P<subject>[^:,.;\u2014?]+)"
     r"[:,.;\u2014-]*\s*(?P<rest>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
-_CODE: Final = re.compile(rf"(?<![^\W_\u4e00-\u9fff])[A-Za-z]{{1,4}}-?\d{{1,4}}(?![^\W_\u4e00-\u9fff])|{SIGNED_WORD}")
-_CODE_ALONE: Final = re.compile(rf"^(?:那么?)?(?P<code>{_CODE.pattern})呢\W*$")
-_PAGE_NUMBER: Final = re.compile(r"\b(?P<word>pages?|slides?|seiten?)\s+\d+\b", re.IGNORECASE)
+_CODE: Final = late_pattern(rf"(?<![^\W_\u4e00-\u9fff])[A-Za-z]{{1,4}}-?\d{{1,4}}(?![^\W_\u4e00-\u9fff])|{SIGNED_WORD}")
+_CODE_ALONE: Final = late_pattern(rf"^(?:那么?)?(?P<code>{_CODE.pattern})呢\W*$")
+_PAGE_NUMBER: Final = late_pattern(r"\b(?P<word>pages?|slides?|seiten?)\s+\d+\b", re.IGNORECASE)
 _PREPOSITIONS: Final = "for|in|of|at|on|with|from|to|by|during|without|für|bei|von|mit|im|am|ohne"
-_PHRASE: Final = re.compile(rf"^(?P<preposition>{_PREPOSITIONS})\s+\S.*$", re.IGNORECASE)
-_BARE_PHRASE: Final = re.compile(
+_PHRASE: Final = late_pattern(rf"^(?P<preposition>{_PREPOSITIONS})\s+\S.*$", re.IGNORECASE)
+_BARE_PHRASE: Final = late_pattern(
     rf"^(?:the|a|an|der|die|das|den|dem|{_PREPOSITIONS}|в|для|на)\s+[^?]+\?*$", re.IGNORECASE
 )
-_ARTICLE: Final = re.compile(
+_ARTICLE: Final = late_pattern(
     r"^(?:(?:the|a|an|our|my|your|der|die|das|den|dem|ein|eine|einen|le|la|les|une?|el|los|las|una)\s+|l['’])",
     re.IGNORECASE,
 )
 _NOUN_PHRASES: Final = (
-    re.compile(rf"\b(?:{_PREPOSITIONS})\s+(?P<noun>(?:the|an?|der|die|das|den|dem)\s+[\w' -]+?)\W*$", re.IGNORECASE),
-    re.compile(
+    late_pattern(rf"\b(?:{_PREPOSITIONS})\s+(?P<noun>(?:the|an?|der|die|das|den|dem)\s+[\w' -]+?)\W*$", re.IGNORECASE),
+    late_pattern(
         rf"\b(?:does|do|did|can|will|must|should|has|have|kostet|ist|hat)\s+(?P<noun>(?:the|an?|our|my|der|die|das)\s"
         rf"[\w' -]+?)(?=\s+\w+(?:\s+(?:{_PREPOSITIONS}|per|pro)\s.*)?\W*$)",
         re.IGNORECASE,
     ),
-    re.compile(
+    late_pattern(
         r"\b(?:coûten?t?|cuestan?|est|sont|es|son|vale)\s+(?P<noun>(?:(?:le|la|les|une?|el|los|las|una)\s|l['’])"
         r"[\w'’ -]+?)(?=\s+(?:pour|par|en|por|para)\s|\W*$)",
         re.IGNORECASE,
     ),
-    re.compile(
+    late_pattern(
         rf"\b(?:is|are|was|were|kostet|kosten|ist|sind)\s+(?P<noun>(?:the|an?|our|my|der|die|das)\s[\w' -]+?)"
         rf"(?=\s+(?:{_PREPOSITIONS}|per|pro)\s|\W*$)",
         re.IGNORECASE,
     ),
 )
-_BARE_SUBJECT: Final = re.compile(
+_BARE_SUBJECT: Final = late_pattern(
     r"\b(?:do|does|did|can|may|must|should)\s+(?P<noun>(?!(?:i|you|we|they|he|she|it|the|an?)\b)[a-z]+)(?=\s+\w+)",
     re.IGNORECASE,
 )
-_QUESTION_WORD: Final = re.compile(
+_QUESTION_WORD: Final = late_pattern(
     r"\b(?:who|whom|whose|what|which|when|where|why|how|is|are|was|were|do|does|did|can|could|will|would|wer|was|wann|wo"
     r"|wie|warum|welche[rsmn]?)\b",
     re.IGNORECASE,
 )
-_LEAD: Final = re.compile(
+_LEAD: Final = late_pattern(
     r"^(?:(?:who|whom|whose|what|which|when|where|why|how|many|much|long|there|is|are|was|were|do|does|did|can"
     r"|could|will|would|wer|was|wann|wo|wie|warum|viele?|hoch|ist|sind|war|kostet)\s+)+",
     re.IGNORECASE,
 )
-_PERIOD: Final = re.compile(r"\b(?:Q[1-4]|(?:19|20)\d\d|(?:first|second|third|fourth) quarter)\b", re.IGNORECASE)
-_NAME: Final = re.compile(r"\b(?:[A-Z][\w&.-]*[\w&]|[A-Z]{2,})(?:[ -](?:of |the |and )?[A-Z][\w&.-]*[\w&])*")
+_PERIOD: Final = late_pattern(r"\b(?:Q[1-4]|(?:19|20)\d\d|(?:first|second|third|fourth) quarter)\b", re.IGNORECASE)
+_NAME: Final = late_pattern(r"\b(?:[A-Z][\w&.-]*[\w&]|[A-Z]{2,})(?:[ -](?:of |the |and )?[A-Z][\w&.-]*[\w&])*")
 _NO_NAMES: Final = QUESTION_STOP_WORDS | frozenset().union(
     *(FUNCTION_WORDS[language] for language in ("french", "spanish")), {"combien", "cuánto", "cuánta", "quién"}
 )
-_MARKER: Final = re.compile(r"\[\d+\]")
+_MARKER: Final = late_pattern(r"\[\d+\]")
 
 
 def make_query(turns: Sequence[Turn]) -> ConversationQuery:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from ragsvc.core.text.content_words import content_words
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.stop_words import FUNCTION_WORDS
 
 MAX_PAGES_ASKED: Final = 20
@@ -23,20 +24,20 @@ _PAGE_WORD: Final = (
     r"(?:pages?|slides?|pp?\.|pgs?\.?|seiten?|folien?|p[áa]g(?:ina)?s?\.?|diapositiv[eao]s?|стр\.|страниц\w*"
     r"|(?<!balance[ -])sheets?(?=\s+(?:no\.?\s*|number\s*)?\d{1,2}\b))"
 )
-_PAGE: Final = re.compile(
+_PAGE: Final = late_pattern(
     rf"\b{_PAGE_WORD}\s*(?:no\.?\s*|number\s*|nr\.?\s*|#\s*|numéro\s*|número\s*)?"
     r"(\d{1,4}|[ivxlc]{1,7}\b(?!['’])|[A-Z]{1,2}-?\d{1,3})"
     r"(?:\s*(-|\u2013|to|bis|through|until|à|au|a|hasta|and|und|и|et|y|,|&|or)\s*(\d{1,4}|[ivxlc]{1,7}\b))?",
     re.IGNORECASE,
 )
-_PAGE_LIST: Final = re.compile(
+_PAGE_LIST: Final = late_pattern(
     r"\b(?:pages|slides|seiten|folien|p[áa]ginas)\s+(\d{1,4}(?:\s*(?:,|;|&|\band\b|\bund\b|\bet\b|\by\b)+\s*\d{1,4}){2,})",
     re.IGNORECASE,
 )
-_SOME_PAGE: Final = re.compile(rf"{_PAGE_WORD}|[页頁ページ]", re.IGNORECASE)
+_SOME_PAGE: Final = late_pattern(rf"{_PAGE_WORD}|[页頁ページ]", re.IGNORECASE)
 _RANGE_WORDS: Final = frozenset({"-", "\u2013", "to", "bis", "through", "until", "à", "au", "a", "hasta"})
 _CHINESE_DIGITS: Final = "一二三四五六七八九十"
-_CHINESE_PAGE: Final = re.compile(rf"第\s*(\d{{1,4}}|[{_CHINESE_DIGITS}])\s*[页頁ページ]")
+_CHINESE_PAGE: Final = late_pattern(rf"第\s*(\d{{1,4}}|[{_CHINESE_DIGITS}])\s*[页頁ページ]")
 _ORDINALS: Final = (
     r"first|erste[nrs]?|перв\w+|premi[èe]re?|primera?",
     r"second|zweite[nrs]?|втор\w+|deuxi[èe]me|seconde|segunda",
@@ -62,42 +63,42 @@ _CARDINALS: Final = (
     "ten|zehn|dix|diez",
 )
 _NUMBER: Final = rf"\d{{1,2}}|{'|'.join(_CARDINALS)}"
-_ORDINAL_PAGE: Final = re.compile(
+_ORDINAL_PAGE: Final = late_pattern(
     rf"\b(?:(?P<word>{'|'.join(_ORDINALS)})|(?P<nth>\d{{1,4}})(?:st|nd|rd|th|\.|[èe]me|e|ª))\s+{_PAGE_WORD}(?!\w)",
     re.IGNORECASE,
 )
-_SPELT_PAGE: Final = re.compile(rf"\b{_PAGE_WORD}\s+({'|'.join(_CARDINALS)})\b", re.IGNORECASE)
+_SPELT_PAGE: Final = late_pattern(rf"\b{_PAGE_WORD}\s+({'|'.join(_CARDINALS)})\b", re.IGNORECASE)
 _LAST: Final = r"last|final|letzten?|последн\w+|derni[èe]res?|[úu]ltimas?"
 _FIRST: Final = r"first|ersten?|premi[èe]res?|primeras?"
-_LAST_PAGE: Final = re.compile(
+_LAST_PAGE: Final = late_pattern(
     rf"\b(?P<before>second[- ]to[- ]last|next[- ]to[- ]last|second[- ]last|last but one|penultimate|vorletzten?"
     rf"|avant[- ]derni[èe]re|pen[úu]ltima)\s+{_PAGE_WORD}(?!\w)|(?P<chinese_before>倒数第二页)"
     rf"|\b(?:{_LAST}|(?<=the )back)\s+{_PAGE_WORD}(?!\w)|最后一页|末页",
     re.IGNORECASE,
 )
-_LAST_PAGES: Final = re.compile(
+_LAST_PAGES: Final = late_pattern(
     rf"\b(?:(?:{_LAST})\s+(?P<after>{_NUMBER})|(?P<before>{_NUMBER})\s+(?:{_LAST}))\s+{_PAGE_WORD}(?!\w)"
     rf"|最后(?P<chinese>[两\d{_CHINESE_DIGITS[1:]}])页",
     re.IGNORECASE,
 )
-_FIRST_PAGES: Final = re.compile(
+_FIRST_PAGES: Final = late_pattern(
     rf"\b(?:(?:{_FIRST})\s+(?P<after>{_NUMBER})|(?P<before>{_NUMBER})\s+(?:{_FIRST}))\s+{_PAGE_WORD}(?!\w)"
     rf"|前(?P<chinese>[两\d{_CHINESE_DIGITS[1:]}])页",
     re.IGNORECASE,
 )
-_COUNT: Final = re.compile(
+_COUNT: Final = late_pattern(
     r"\bhow many (?:pages|slides)\b|\b(?:number|count) of (?:pages|slides)\b|\bpage count\b"
     r"|\bhow long is (?:the|this|that) (?:document|pdf|file|report|paper)\b"
     r"|\bwie ?viele[n]? (?:seiten|folien)\b|\bseitenzahl\b|\bсколько страниц\b|多少页|几页|页数"
     r"|\b(?:combien|nombre) de (?:pages|diapositives)\b|\bcu[áa]ntas p[áa]ginas\b|\bn[úu]mero de p[áa]ginas\b",
     re.IGNORECASE,
 )
-_SUMMARY: Final = re.compile(
+_SUMMARY: Final = late_pattern(
     r"\bsummar\w+|\boverview\b|\btl;?dr\b|\bgist\b|\bzusammenfass\w*|\bfasse\b|\brésum\w+|\bresum(?:en|e|ir|a)\b"
     r"|总结|概括|概述|摘要",
     re.IGNORECASE,
 )
-_ABOUT: Final = re.compile(
+_ABOUT: Final = late_pattern(
     rf"{_SUMMARY.pattern}|\babout\b|\b(?:main|key) (?:points?|topics?|ideas?)\b|\btopics?\b"
     r"|\bcontents?\b|\bpurpose\b|\bdescribe\b|\bwhat (?:kind|type|sort) of (?:document|pdf|file|report|paper|text)\b"
     r"|\btitle\b|\bworum\b|\bwovon\b|\binhalt\w*|\bthema\b|\btitel\b|о ч[её]м|содержани\w+"
@@ -105,13 +106,13 @@ _ABOUT: Final = re.compile(
     r"|[讲说]了?什么|关于什么|主题|主要内容|标题",
     re.IGNORECASE,
 )
-_DOCUMENT: Final = re.compile(
+_DOCUMENT: Final = late_pattern(
     r"\b(?:documents?|pdfs?|files?|reports?|papers?|texts?|uploads?|attachments?|this|it|that|dokumente?s?|datei(?:en)?"
     r"|berichts?|es|документ\w*|файл\w*|это\w*|отч[её]т\w*|fichiers?|rapports?|textes?|documentos?|archivos?|informes?"
     r"|textos?|esto)\b|文档|文件|报告|这",
     re.IGNORECASE,
 )
-_FILE_NAME: Final = re.compile(
+_FILE_NAME: Final = late_pattern(
     r"[^\s\"'“”„«»]+\.(?:pdf|md|txt|docx?|pptx?|xlsx?|html?|epub|csv|eml|png|jpe?g|tiff?)\b", re.IGNORECASE
 )
 _WITHOUT_TOPIC: Final = frozenset(
@@ -137,8 +138,8 @@ _WITHOUT_TOPIC: Final = frozenset(
     documento archivo informe texto esto aquí página páginas última primera favor puedes puede decirme dime tiene
     cuántas lee muestra""".split()
 ) | frozenset().union(*(FUNCTION_WORDS[language] for language in ("french", "spanish")))
-_ELIDED: Final = re.compile(r"\b(?:qu|[cdjlmnst])['’](?=\w|\s|\Z)", re.IGNORECASE)
-_CHINESE_WITHOUT_TOPIC: Final = re.compile(
+_ELIDED: Final = late_pattern(r"\b(?:qu|[cdjlmnst])['’](?=\w|\s|\Z)", re.IGNORECASE)
+_CHINESE_WITHOUT_TOPIC: Final = late_pattern(
     r"[讲说写]了?[些的]?(?:什么|内容)?|关于什么|总结|概括|概述|摘要|主要|主题|内容|标题|介绍|这[个份篇]?|文档|文件|报告|页数?"
     r"|什么|哪些|告诉我|一下|一共|[请帮我上里面的是有了在些第]"
 )

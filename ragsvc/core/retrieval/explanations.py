@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from ragsvc.core.text.content_words import content_words
 from ragsvc.core.text.word_starts import WordText, count_starts, word_start
+
+if TYPE_CHECKING:  # wire formats and settings are imported before the port opens, without numpy
+    import numpy as np
+    import numpy.typing as npt
 
 _MAX_WORDS: Final = 32
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.spellings import MONTH_NAMES, SIGNED_WORD
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import plain_text
@@ -27,16 +28,16 @@ INCOMPLETE: Final = 0.25
 INCOMPLETE_QUOTE: Final = 0.5
 """The same for a longer name, which is mostly a quotation."""
 
-_QUOTED: Final = re.compile(r"[\"“„«]([^\"“”„«»]{2,80})[\"”“»]")
+_QUOTED: Final = late_pattern(r"[\"“„«]([^\"“”„«»]{2,80})[\"”“»]")
 _LETTER: Final = r"[^\W\u2e80-\uffef]"
 _WORD: Final = rf"(?:[A-Z](?:{_LETTER}|[&'’-])*{_LETTER}|[A-Z]{{2,}}|{_LETTER}*\d(?:{_LETTER}|[.,%/-])*)"
-_NAME: Final = re.compile(rf"(?<!{_LETTER}){_WORD}(?: {_WORD})*(?!{_LETTER})")
-_SIGNED: Final = re.compile(SIGNED_WORD)
-_SENTENCE_START: Final = re.compile(r"(?:^|[.?!:]\s+|[。？！]|[\"“¿¡]\s*)$")
-_PLACE: Final = re.compile(
+_NAME: Final = late_pattern(rf"(?<!{_LETTER}){_WORD}(?: {_WORD})*(?!{_LETTER})")
+_SIGNED: Final = late_pattern(SIGNED_WORD)
+_SENTENCE_START: Final = late_pattern(r"(?:^|[.?!:]\s+|[。？！]|[\"“¿¡]\s*)$")
+_PLACE: Final = late_pattern(
     r"\b(?:page|slide|figure|table|section|appendix|p)s?\.?\s*\d[\d.]*(?:\s*[-\u2013]\s*\d+)?", re.IGNORECASE
 )
-_EXAMPLE: Final = re.compile(
+_EXAMPLE: Final = late_pattern(
     r"(?:\b(?:e\.g\.?|for example|for instance|such as \[|like \[)|\[).*", re.IGNORECASE | re.DOTALL
 )
 _GENERIC: Final = frozenset(
@@ -47,7 +48,7 @@ _GENERIC: Final = frozenset(
 """Words for kinds of things, files, currencies and days, which are not names when capitalised. "who" is "Whos" without
 the plural ending."""
 
-_GERMAN: Final = re.compile(
+_GERMAN: Final = late_pattern(
     r"\b(?:der|das|den|dem|wie|wer|wen|wann|wo|und|welche[rsmn]?|ist|wurden?|werden|für|von)\b"
     r"|(?:^|(?<=[.?!:] ))(?:Wie|Wer|Wen|Wem|Wann|Wo|Welche[rsmn]?|Wieso|Warum)\b"
 )
@@ -55,15 +56,15 @@ _GERMAN: Final = re.compile(
 that are rare in English questions, so not "die", "in", "was" or "hat"."""
 
 _FIRST_NOT_LATIN: Final = "\u0370"
-_NOT_LATIN: Final = re.compile(r"[\u0370-\u1cff\u2e80-\uffef]+(?:[\s,-]+[\u0370-\u1cff\u2e80-\uffef]+)+")
-_LATIN: Final = re.compile(r"[A-Za-z]+(?:[\s,-]+[A-Za-z]+)+")
-_CAPITALS: Final = re.compile(r"(?<!\w)[A-Z]{3,}(?!\w)")
-_YEAR: Final = re.compile(r" (?:19|20)\d\d ")
+_NOT_LATIN: Final = late_pattern(r"[\u0370-\u1cff\u2e80-\uffef]+(?:[\s,-]+[\u0370-\u1cff\u2e80-\uffef]+)+")
+_LATIN: Final = late_pattern(r"[A-Za-z]+(?:[\s,-]+[A-Za-z]+)+")
+_CAPITALS: Final = late_pattern(r"(?<!\w)[A-Z]{3,}(?!\w)")
+_YEAR: Final = late_pattern(r" (?:19|20)\d\d ")
 _MONTHS: Final = "|".join(sorted(MONTH_NAMES - {"may", "mar", "mars"}, key=len, reverse=True))
-_MONTH: Final = re.compile(rf" (?:{_MONTHS}) | may (?=\d)|(?<=\d) may ")
-_DAY: Final = re.compile(rf" (\d{{1,2}}) (?:{_MONTHS}|may)(?= )| (?:{_MONTHS}|may) (\d{{1,2}})(?= )")
-_DIGIT: Final = re.compile(r"\d")
-_PLURAL: Final = re.compile(r"(?<=[a-z]{3})s(?= )")
+_MONTH: Final = late_pattern(rf" (?:{_MONTHS}) | may (?=\d)|(?<=\d) may ")
+_DAY: Final = late_pattern(rf" (\d{{1,2}}) (?:{_MONTHS}|may)(?= )| (?:{_MONTHS}|may) (\d{{1,2}})(?= )")
+_DIGIT: Final = late_pattern(r"\d")
+_PLURAL: Final = late_pattern(r"(?<=[a-z]{3})s(?= )")
 _SHORTEST_INFLECTED: Final = 5
 _SHORTEST_MISSPELT: Final = 7
 """Shorter names that differ in one letter are often different names, such as Iran and Iraq."""

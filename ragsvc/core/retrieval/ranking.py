@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
-from math import isnan
 from typing import Any, Final
 
 import msgspec
@@ -240,11 +239,11 @@ def _best(
         kept[:limit] = True
         order = order[kept]
     table = np.stack((scores, found.cosines, shares)).astype(float)[:, order]
-    rounded = np.round(np.clip(table, 0.0, 1.0), 4).tolist()
-    ranked = [
-        Candidate(passage, score, None if isnan(dense) else dense, None if isnan(lexical) else lexical)
-        for passage, score, dense, lexical in zip(found.ids[order].tolist(), *rounded, strict=True)
-    ]
+    rounded = np.round(np.clip(table, 0.0, 1.0), 4)
+    columns: list[list[float | None]] = rounded.tolist()
+    for column, at in zip(*np.nonzero(np.isnan(rounded)), strict=True):
+        columns[column][at] = None
+    ranked = list(map(Candidate, found.ids[order].tolist(), *columns))
     if not parts:
         return ranked
     return [

@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.spellings import SIGNED_WORD, unify_signs
 from ragsvc.core.text.stop_words import QUESTION_STOP_WORDS
 from ragsvc.core.text.word_starts import FIRST_UNSPACED
 
 _PAIR: Final = 2
-_INVERTED: Final = re.compile(r"(?<=[a-zà-ÿ]{2})-(?:t-)?(?:on|ils?|elles?|vous|nous|tu|je)$")
+_INVERTED: Final = late_pattern(r"(?<=[a-zà-ÿ]{2})-(?:t-)?(?:on|ils?|elles?|vous|nous|tu|je)$")
 _L: Final = r"[^\W\u4e00-\u9fff]"
-CONTENT_WORD: Final = re.compile(
+CONTENT_WORD: Final = late_pattern(
     rf"{SIGNED_WORD}|[A-Za-z]\w{{2,30}}[A-Za-z]\+{{1,2}}(?![\w+])|[\u4e00-\u9fff]+|{_L}(?:{_L}|[.&'’-])*{_L}|\w"
 )
 """A word, a run of Chinese characters, or a signed name such as ``C++``."""

@@ -11,6 +11,8 @@ import re
 from itertools import pairwise
 from typing import Final
 
+from ragsvc.core.text.late_patterns import late_pattern
+
 Span = tuple[int, int]
 """Character offsets ``[start, end)``."""
 
@@ -20,24 +22,24 @@ _REFERENCE: Final = (
 )
 """A mark that refers to a source or a note, such as ``[3]``, ``[1, 4]``, ``[a]`` or ``²``."""
 _MARKED: Final = rf"(?:[ \t\xa0]*{_REFERENCE}){{1,8}}"
-_ENDERS: Final = re.compile(
+_ENDERS: Final = late_pattern(
     rf"(?:([.!?…؟۔।]+)[\"'”’»›)\]]*(?:{_MARKED})?(?=\s|\Z)|([。！？｡]+)[”’」』）】\"]*(?:{_MARKED})?)"
 )
-_TRAILING_MARKS: Final = re.compile(rf"(?<=[.!?…؟۔।。！？｡\"'”’»›)\]」』）】]){_MARKED}\Z")
+_TRAILING_MARKS: Final = late_pattern(rf"(?<=[.!?…؟۔।。！？｡\"'”’»›)\]」』）】]){_MARKED}\Z")
 _LONGEST_MARKS: Final = 200
-_LAST_WORD: Final = re.compile(r"[^\s(\[\"“„«]+\Z")
-_NEXT_WORD: Final = re.compile(r"\s*[\"'“„«‘(\[]*(\S[^\s.,;:!?]*)")
-_LIST_MARKER: Final = re.compile(
+_LAST_WORD: Final = late_pattern(r"[^\s(\[\"“„«]+\Z")
+_NEXT_WORD: Final = late_pattern(r"\s*[\"'“„«‘(\[]*(\S[^\s.,;:!?]*)")
+_LIST_MARKER: Final = late_pattern(
     r"[ \t]*(?:[•●▪◦‣■□○–—*·➢✓✗☑☒◻❑◆❖→⇨-][ \t]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)][ \t]|#{1,6} )"
 )
-_NUMERIC_CELL: Final = re.compile(r"[-–—$€£¥(]*(?:\d[\d.,:/]*)?[%)x]*\Z")
-_HYPHENATED: Final = re.compile(r"\w[-\u00ad\u2010]\Z")
+_NUMERIC_CELL: Final = late_pattern(r"[-–—$€£¥(]*(?:\d[\d.,:/]*)?[%)x]*\Z")
+_HYPHENATED: Final = late_pattern(r"\w[-\u00ad\u2010]\Z")
 _DOUBLE_SPACED_LINES: Final = 6
 _FULL_LINE: Final = 45
 """Minimum length in characters of a line that is continued by the next line of its paragraph."""
 _LONGEST_LINE: Final = 130
 """A page with longer lines has a paragraph in each line."""
-_LINE: Final = re.compile(r"[^\r\n\f\v\u2028\u2029]+")
+_LINE: Final = late_pattern(r"[^\r\n\f\v\u2028\u2029]+")
 
 
 def _words(listed: str) -> frozenset[str]:

@@ -13,10 +13,12 @@ from typing import Final
 
 import msgspec
 
+from ragsvc.core.text.late_patterns import late_pattern
+
 # Each pattern begins with the rarest character it needs and looks behind afterwards: this is up to ten times as fast.
-_SIGNS: Final = re.compile(r"[+#\u2212-]\+?(?=[\s\u2e80-\uffef,;:.!?)\]\"'/\u201d\u2019*|\d]|\Z)")
-_SIGNED_NAME: Final = re.compile(r"[A-Za-z]{1,3}\Z")
-_LETTERED_GRADE: Final = re.compile(r"(?:[A-Z]{1,3}|([a-f])\1{0,2})\Z")
+_SIGNS: Final = late_pattern(r"[+#\u2212-]\+?(?=[\s\u2e80-\uffef,;:.!?)\]\"'/\u201d\u2019*|\d]|\Z)")
+_SIGNED_NAME: Final = late_pattern(r"[A-Za-z]{1,3}\Z")
+_LETTERED_GRADE: Final = late_pattern(r"(?:[A-Z]{1,3}|([a-f])\1{0,2})\Z")
 _NAMED_SIGNS: Final = {"+": "plus", "++": "plusplus", "#": "sharp"}
 MINUS: Final = "minus"
 """Precedes the digits of a negative number in ``unify_signs``."""
@@ -29,11 +31,11 @@ SIGNED_WORD: Final = (
 )
 """A word whose meaning depends on its sign: ``C#``, ``C++``, ``A-``, ``-20``."""
 
-_INVISIBLE: Final = re.compile("[\u00ad\u200b\u200c\u200d\u2060\ufeff]+")
-_SUPERSCRIPT: Final = re.compile("[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+")
+_INVISIBLE: Final = late_pattern("[\u00ad\u200b\u200c\u200d\u2060\ufeff]+")
+_SUPERSCRIPT: Final = late_pattern("[\u00b2\u00b3\u00b9\u2070\u2074-\u2079]+")
 _UNITS_WITH_EXPONENT: Final = frozenset({"m", "km", "cm", "mm", "dm", "ft", "yd", "in", "mi"})
-_SPACED_THOUSANDS: Final = re.compile(r"[\u00a0\u2009\u202f'\u2019](?=\d{3}(?!\d))(?<=\d.)")
-_COMBINING: Final = re.compile("[\u0300-\u036f]+")
+_SPACED_THOUSANDS: Final = late_pattern(r"[\u00a0\u2009\u202f'\u2019](?=\d{3}(?!\d))(?<=\d.)")
+_COMBINING: Final = late_pattern("[\u0300-\u036f]+")
 _LETTERS: Final = {"\u00df": "ss", "\u2212": "-", "\u2010": "-", "\u2011": "-"}
 
 _MONTH_NAMES: Final = (
@@ -54,21 +56,23 @@ _MONTHS: Final = {name: number for number, names in enumerate(_MONTH_NAMES, 1) f
 MONTH_NAMES: Final = frozenset(_MONTHS)
 """Names of months in lower case."""
 
-_YEAR: Final = re.compile(r"(?:19|20)\d\d(?!\d)")
+_YEAR: Final = late_pattern(r"(?:19|20)\d\d(?!\d)")
 _LONGEST_BEFORE_YEAR: Final = 24
-_NUMERIC_BEFORE: Final = re.compile(r"(?<![\w.,/-])(\d{1,2})([-/.])(\d{1,2})\2\Z")
-_NUMERIC_AFTER: Final = re.compile(r"([-/.])(\d{1,2})\1(\d{1,2})(?![\w/-])|\u5e74(\d{1,2})\u6708(\d{1,2})\u65e5")
-_PIECE: Final = re.compile(r"\S+")
-_DAY: Final = re.compile(r"(\d{1,2})(?:st|nd|rd|th|er)?[.,]?\Z")
+_NUMERIC_BEFORE: Final = late_pattern(r"(?<![\w.,/-])(\d{1,2})([-/.])(\d{1,2})\2\Z")
+_NUMERIC_AFTER: Final = late_pattern(r"([-/.])(\d{1,2})\1(\d{1,2})(?![\w/-])|\u5e74(\d{1,2})\u6708(\d{1,2})\u65e5")
+_PIECE: Final = late_pattern(r"\S+")
+_DAY: Final = late_pattern(r"(\d{1,2})(?:st|nd|rd|th|er)?[.,]?\Z")
 _BETWEEN: Final = frozenset({"of", "de", "del"})
-_THOUSANDS: Final = re.compile(r"[0-9](?<![\d.,][0-9])\d{0,2}(?:(?:,\d{3})+|(?:'\d{3})+|(?:\.\d{3}){2,})(?!\d)")
+_THOUSANDS: Final = late_pattern(r"[0-9](?<![\d.,][0-9])\d{0,2}(?:(?:,\d{3})+|(?:'\d{3})+|(?:\.\d{3}){2,})(?!\d)")
 _WITHOUT_SEPARATORS: Final = str.maketrans("", "", ",.'")
-_UNIT: Final = re.compile(r"([0-9]+)([^\W\d_]{1,4})(?![^\W_])")
-_NUMBERED: Final = re.compile(
+_UNIT: Final = late_pattern(r"([0-9]+)([^\W\d_]{1,4})(?![^\W_])")
+_NUMBERED: Final = late_pattern(
     r"[0-9](?<=[^\W\d_]{3}[0-9])(?<!minus[0-9])\d*(?![^\W_])|(?:19|20)(?<=[^\W\d_]\d\d)\d\d(?![^\W_])"
 )
-_HYPHENATED_LETTER: Final = re.compile(r"-(?<=[^\W\d_]-)(?<![^\W_-][^\W_]-)(?<!-[^\W_]-)(?=[^\W\d_]{2}|\d+(?![^\W_-]))")
-_DIGIT: Final = re.compile(r"[0-9]")
+_HYPHENATED_LETTER: Final = late_pattern(
+    r"-(?<=[^\W\d_]-)(?<![^\W_-][^\W_]-)(?<!-[^\W_]-)(?=[^\W\d_]{2}|\d+(?![^\W_-]))"
+)
+_DIGIT: Final = late_pattern(r"[0-9]")
 
 
 class Date(msgspec.Struct, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,14 +9,15 @@ from typing import Final
 
 import msgspec
 
+from ragsvc.core.text.late_patterns import late_pattern
 from ragsvc.core.text.spellings import fold, unify_numbers, unify_signs
 
-_WORD: Final = re.compile(r"[^\W_]+")
+_WORD: Final = late_pattern(r"[^\W_]+")
 _ASCII_WORDS: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
 FIRST_UNSPACED: Final = "\u2e80"
 """From this code point on (Chinese, Japanese, Korean), scripts are written without spaces between words."""
 
-_SCRIPT_BORDER: Final = re.compile(r"(?<=[a-z0-9])(?=[\u2e80-\uffef])|(?<=[\u2e80-\uffef])(?=[a-z0-9])")
+_SCRIPT_BORDER: Final = late_pattern(r"(?<=[a-z0-9])(?=[\u2e80-\uffef])|(?<=[\u2e80-\uffef])(?=[a-z0-9])")
 """Between a number or Latin word and an unspaced script: the year of ``2023年`` is a word."""
 
 _BEGINNING: Final = 3

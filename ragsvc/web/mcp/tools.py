@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from ragsvc.core.access.principal import Principal, Scope, allows_collection, require_collection, require_scope
 from ragsvc.core.defaults import DEFAULT_COLLECTION, LOCAL_MODEL, MAX_COLLECTION_NAME_LENGTH, MAX_MODEL_NAME_LENGTH
-from ragsvc.core.documents import Document, DocumentStatus, Page
+from ragsvc.core.documents import Document, Page
 from ragsvc.core.errors import DocumentNotFound, InvalidRequest
 from ragsvc.core.file_names import clean_filename
 from ragsvc.core.gateway.chat import decode_chat_request
@@ -232,7 +232,7 @@ async def find_pages(call: AgentCall, identifier: str) -> tuple[Document, int, i
     if match is None:
         raise invalid_value("id", "Expected the id of a document, such as 'doc_1' or 'doc_1#page=3'")
     document = await visible_document(call, match["document"])
-    if document.status is not DocumentStatus.READY:
+    if not document.is_searchable:
         raise InvalidRequest(
             f"The document '{document.public_id}' is {document.status}; its text is not known.", param="id"
         )

@@ -7,13 +7,18 @@ from typing import Any, Final, Literal, Protocol, cast
 import msgspec
 from litestar import Request, get
 from litestar.params import FromPath
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope
 
-from ragsvc.core.access.principal import Principal, Scope, allows_collection
+from ragsvc.core.access.principal import Principal, allows_collection
+from ragsvc.core.access.principal import Scope as KeyScope
 from ragsvc.core.defaults import DEFAULT_COLLECTION
 from ragsvc.services.model_registry import ModelCard, ModelRegistry
 from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.web.auth import AccessRequirement
 from ragsvc.web.context import context_of
+from ragsvc.web.openapi import DocumentedAnswer
+from ragsvc.web.passthrough.raw_responses import JsonBytes
 
 MAX_LISTED_COLLECTIONS: Final = 20
 """Collections with which each model is listed: a list of thousands of models is of no use in a menu."""
@@ -36,22 +41,32 @@ class ModelList(msgspec.Struct, frozen=True):
     object: Literal["list"] = "list"
 
 
+async def answer_models(scope: Scope, _receive: Receive) -> ASGIResponse:
+    """Answer an admitted request for the list of models."""
+    services = cast("ModelServices", scope["litestar_app"].state["services"])
+    principal = context_of(scope).principal
+    collections = await _listed_collections(services, principal) if services.models.lists_documents else []
+    return JsonBytes(msgspec.json.encode(ModelList(services.models.cards(principal, collections))))
+
+
 @get(
     ["/v1/models", "/api/models", "/models"],
-    opt={"scope": AccessRequirement.ANY_KEY, "tag": "models"},
+    opt={
+        "scope": AccessRequirement.ANY_KEY,
+        "raw": answer_models,
+        "tag": "models",
+        "answers": {200: DocumentedAnswer("Request fulfilled, document follows", ModelList)},
+    },
     summary="List models",
 )
-async def list_models(request: Request[Any, Any, Any]) -> ModelList:
+async def list_models(request: Request[Any, Any, Any]) -> ASGIResponse:
     """List the models that the key may use, with prices for 1,000 tokens."""
-    services = cast("ModelServices", request.app.state["services"])
-    principal = context_of(request.scope).principal
-    collections = await _listed_collections(services, principal) if services.models.lists_documents else []
-    return ModelList(services.models.cards(principal, collections))
+    return await answer_models(request.scope, request.receive)
 
 
 async def _listed_collections(services: ModelServices, principal: Principal) -> list[str | None]:
     """The collections to list with each model, if the key may chat with documents: the default one (``None``) first."""
-    if Scope.CHAT not in principal.scopes:
+    if KeyScope.CHAT not in principal.scopes:
         return []
     names = [collection.name for collection in await services.tenants.collections(principal.tenant)]
     others = [name for name in names if name != DEFAULT_COLLECTION and allows_collection(principal, name)]

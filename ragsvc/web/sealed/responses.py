@@ -155,16 +155,12 @@ class StreamedResponse:
         self._started = True
         self._events = inner_type.startswith(EVENTS_TYPE)
         await _start(self._send, status, [_STREAM_TYPE, (INNER_CONTENT_TYPE, inner_type), *headers])
-        await self._send({"type": "http.response.body", "body": self._sealer.start(), "more_body": True})
+        self._sealer.start_with_first_chunk()
 
     async def _write(self, body: bytes, *, last: bool) -> None:
         if self._events and body.endswith(b"\n\n"):
             body = hpke_stream.pad_event_stream(body, multiple=PAD_EVENTS_TO)
-        sealed = self._sealer.write(body)
-        if last:
-            sealed += self._sealer.finish()
-        elif self._events:
-            sealed += self._sealer.flush()
+        sealed = self._sealer.finish(body) if last else self._sealer.write(body, flush=self._events)
         if sealed or last:
             await self._send({"type": "http.response.body", "body": sealed, "more_body": not last})
 

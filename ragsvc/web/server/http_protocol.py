@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 
 from ragsvc.core.errors import HeadersTooLarge, InvalidRequest, Overloaded, RagsvcError, RequestTimedOut
 from ragsvc.core.network import Networks, client_network
-from ragsvc.web.errors import render
+from ragsvc.web.error_rendering import render
 from ragsvc.web.server.connections import ConnectionTable
 
 _PIECE_BYTES: Final = 8 << 10

@@ -8,10 +8,9 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Generator, Sequence
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
-from litestar.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ragsvc.core.network import Networks
@@ -20,6 +19,9 @@ from ragsvc.web.public_address import ForwardedAddresses
 from ragsvc.web.server.acceptor import Acceptor
 from ragsvc.web.server.connections import ConnectionLimits, ConnectionTable
 from ragsvc.web.server.http_protocol import BoundedHttpProtocol
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp
 
 _SWEEP_S: Final = 0.5
 _SWEPT_AT_ONCE: Final = 500

@@ -7,18 +7,20 @@ a page that reloads itself.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ragsvc.core.errors import ServiceStarting
 from ragsvc.core.origins import AllowedOrigins
 from ragsvc.core.readiness import Readiness
 from ragsvc.core.retry_after import retry_after_headers
 from ragsvc.web.cross_origin import Preflights, SharedResponses
-from ragsvc.web.errors import render
+from ragsvc.web.error_rendering import render
 from ragsvc.web.headers import new_request_id
+
+if TYPE_CHECKING:
+    from litestar.types import ASGIApp, Receive, Scope, Send
 
 _COMPONENT: Final = "service"
 _RELOAD_S: Final = 2

@@ -6,7 +6,7 @@ import io
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
@@ -178,3 +178,66 @@ def test_a_large_file_streams_in_one_chunk_of_memory(tmp_path):
         assert reader.size_bytes == 8 << 20
         assert reader.read_at((5 << 20) - 3, 6) == piece[-3:] + piece[:3]
         assert max(map(len, reader)) == at_rest.DEFAULT_CHUNK_BYTES
+
+
+LARGE = bytes(range(251)) * 6_000  # 1.5 MB: several reads of several chunks, and a last chunk that is not full
+
+
+def large_reader(content: bytes) -> EncryptedReader:
+    return EncryptedReader(io.BytesIO(content), KEYS, context=CONTEXT)
+
+
+@settings(deadline=None, max_examples=40)  # each example encrypts 1.5 MB
+@given(
+    begin=st.integers(0, len(LARGE) + 10),
+    length=st.integers(0, len(LARGE) + 10),
+    chunk_bytes=st.sampled_from([at_rest.DEFAULT_CHUNK_BYTES, 200_000, at_rest.READ_BYTES + 1]),
+)
+def test_the_pieces_of_a_range_are_a_slice_of_the_plaintext_and_bounded(begin, length, chunk_bytes):
+    reader = large_reader(seal(LARGE, chunk_bytes=chunk_bytes))
+    pieces = list(reader.pieces(begin, begin + length))
+    assert b"".join(pieces) == LARGE[begin : begin + length]
+    assert all(0 < len(piece) <= max(at_rest.READ_BYTES, chunk_bytes) for piece in pieces)
+
+
+@pytest.mark.parametrize("size", [0, 1, 16, 17, 32])
+def test_pieces_and_feed_give_the_whole_plaintext(size):
+    plaintext = bytes(range(size))
+    fed: list[bytes] = []
+    large_reader(seal(plaintext)).feed(lambda view: fed.append(bytes(view)))
+    assert b"".join(fed) == b"".join(large_reader(seal(plaintext)).pieces()) == plaintext
+
+
+def test_the_pieces_before_an_altered_chunk_are_genuine_and_nothing_of_its_own_piece_is_returned():
+    content = bytearray(seal(LARGE, chunk_bytes=at_rest.DEFAULT_CHUNK_BYTES))
+    altered = at_rest.HEADER_BYTES + 12 * (at_rest.DEFAULT_CHUNK_BYTES + 16) + 5  # in the second read of 8 chunks
+    content[altered] ^= 1
+    pieces, fed, iterated = [], [], []
+    with pytest.raises(CryptoFailure):
+        pieces.extend(large_reader(bytes(content)).pieces())
+    with pytest.raises(CryptoFailure):
+        large_reader(bytes(content)).feed(lambda view: fed.append(bytes(view)))
+    with pytest.raises(CryptoFailure):
+        iterated.extend(large_reader(bytes(content)))
+    for genuine in (pieces, fed, iterated):
+        assert b"".join(genuine) == LARGE[: at_rest.READ_BYTES]
+
+
+def test_a_range_reads_only_its_own_chunks():
+    chunk = at_rest.DEFAULT_CHUNK_BYTES
+    content = bytearray(seal(LARGE, chunk_bytes=chunk))
+    for index in (0, 3, 6, 12):
+        content[at_rest.HEADER_BYTES + index * (chunk + 16)] ^= 1
+    reader = large_reader(bytes(content))
+    assert b"".join(reader.pieces(4 * chunk + 9, 6 * chunk)) == LARGE[4 * chunk + 9 : 6 * chunk]
+    with pytest.raises(CryptoFailure):
+        list(reader.pieces(4 * chunk + 9, 6 * chunk + 1))
+
+
+def test_a_file_that_is_truncated_while_it_is_read_is_refused():
+    file = io.BytesIO(seal(LARGE, chunk_bytes=at_rest.DEFAULT_CHUNK_BYTES))
+    pieces = EncryptedReader(file, KEYS, context=CONTEXT).pieces()
+    assert next(pieces) == LARGE[: at_rest.READ_BYTES]
+    file.truncate(at_rest.HEADER_BYTES + 9 * (at_rest.DEFAULT_CHUNK_BYTES + 16))
+    with pytest.raises(CryptoFailure):
+        next(pieces)

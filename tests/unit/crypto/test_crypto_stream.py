@@ -132,6 +132,26 @@ def test_any_pieces_survive_any_slicing(pieces, cuts, flush):
     assert opened + opener.finish() == b"".join(pieces)
 
 
+@given(
+    pieces=st.lists(
+        st.binary(max_size=60)
+        | st.sampled_from([MAX_CHUNK_BYTES - 1, MAX_CHUNK_BYTES, 3 * MAX_CHUNK_BYTES + 7]).map(bytes),
+        max_size=5,
+    ),
+    flush=st.booleans(),
+)
+def test_flushing_and_finishing_with_data_give_the_bytes_of_separate_calls(pieces, flush):
+    separate, joined = (StreamSealer(fixed_exchange()[1], response_nonce=bytes(32)) for _ in range(2))
+    expected, body = separate.start(), b""
+    joined.start_with_first_chunk()
+    for piece in pieces:
+        expected += separate.write(piece) + (separate.flush() if flush else b"")
+        body += joined.write(piece, flush=flush)
+        assert body == (b"" if len(expected) == 32 else expected)  # the nonce comes with the first chunk
+    expected += separate.write(b"the end") + separate.finish()
+    assert body + joined.finish(b"the end") == expected
+
+
 def test_small_writes_are_collected_into_few_chunks_of_at_most_16_kib():
     sealer = StreamSealer(make_exchange()[1])
     sealer.start()

@@ -6,12 +6,54 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.core.errors import DataDirectoryLocked, StorageFull, TooLarge
+from ragsvc.core.errors import DataDirectoryLocked, StorageFull, StoredDataDamaged, TooLarge
 from ragsvc.core.ids import TenantId
-from ragsvc.store.blobs import BlobStore
+from ragsvc.crypto.at_rest import HEADER_BYTES, MasterKey, MasterKeys, encrypt
+from ragsvc.store import blobs
+from ragsvc.store.blobs import BlobStore, ComparedFiles
+from ragsvc.store.data_keys import DataKeys, create_data_keys
 from ragsvc.store.directory_lock import DataDirectoryLock
 
 ACME = TenantId("acme")
+
+
+def encrypted_store(root: Path) -> tuple[BlobStore, DataKeys]:
+    keys = create_data_keys(root, MasterKeys(MasterKey(bytes(32))))
+    return BlobStore(root, keys), keys
+
+
+def add(store: BlobStore, content: bytes) -> str:
+    incoming = store.incoming(limit_bytes=len(content))
+    incoming.write(content)
+    sha256 = incoming.finish()
+    store.publish(incoming, ACME, sha256)
+    return sha256
+
+
+def test_every_check_of_an_encrypted_file_finds_each_altered_byte_and_another_file(tmp_path: Path) -> None:
+    store, keys = encrypted_store(tmp_path)
+    sha256 = add(store, b"x" * 100)
+    path = store.path(ACME, sha256)
+    genuine = path.read_bytes()
+    for _ in range(2):  # hashed, then authenticated only
+        store.check(ACME, sha256)
+    for place in (0, 20, HEADER_BYTES, len(genuine) - 1):
+        path.write_bytes(genuine[:place] + bytes([genuine[place] ^ 1]) + genuine[place + 1 :])
+        assert not store.is_intact(ACME, sha256)
+    path.write_bytes(encrypt(b"y" * 100, keys.masters, context=sha256.encode()))  # with the key, but not the content
+    for _ in range(2):
+        with pytest.raises(StoredDataDamaged, match="not the file that was uploaded"):
+            store.check(ACME, sha256)
+    path.write_bytes(genuine)
+    store.check(ACME, sha256)
+
+
+def test_the_memory_of_compared_files_is_bounded_and_keeps_the_latest() -> None:
+    compared = ComparedFiles(limit=2)
+    for number in range(4):
+        compared.add(str(number), b"header")
+    assert [(str(number), b"header") in compared for number in range(4)] == [False, False, True, True]
+    assert ("3", b"other header") not in compared
 
 
 def files(root: Path) -> list[str]:
@@ -93,3 +135,35 @@ def test_the_lock_is_exclusive_within_a_process_too(tmp_path: Path) -> None:
     with pytest.raises(DataDirectoryLocked):
         DataDirectoryLock(tmp_path).acquire()
     first.release()
+
+
+def test_the_folders_of_a_stored_file_are_synced_before_it_counts_as_stored(tmp_path: Path, monkeypatch) -> None:
+    """A folder that exists may have been made by a process that was killed before it synced it."""
+    synced: list[str] = []
+    monkeypatch.setattr(blobs, "_fsync_folder", lambda folder: synced.append(str(folder.relative_to(tmp_path))))
+
+    def publish(store: BlobStore, content: bytes) -> str:
+        incoming = store.incoming(limit_bytes=100)
+        incoming.write(content)
+        sha256 = incoming.finish()
+        store.publish(incoming, ACME, sha256)
+        assert incoming.published
+        return sha256[:2]
+
+    store = BlobStore(tmp_path)
+    name = publish(store, b"first")
+    assert synced == [".", "blobs", "blobs/acme", f"blobs/acme/{name}"]
+    synced.clear()
+    same = next(b"%d" % n for n in range(10_000) if hashlib.sha256(b"%d" % n).hexdigest().startswith(name))
+    publish(store, same)
+    assert synced == [f"blobs/acme/{name}"]
+    synced.clear()
+    store.remove(ACME, hashlib.sha256(same).hexdigest())
+    publish(BlobStore(tmp_path), same)
+    assert synced == [f"blobs/acme/{name}", ".", "blobs", "blobs/acme", f"blobs/acme/{name}"]
+    for content in (b"first", same):
+        store.remove(ACME, hashlib.sha256(content).hexdigest())
+    store.remove_empty_folder(ACME)
+    synced.clear()
+    publish(store, b"first")
+    assert synced == ["blobs", "blobs/acme", f"blobs/acme/{name}"]

@@ -477,10 +477,10 @@ def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
         lambda c: passage_rows.load_asked_passages(c, first_page, documents=[document.id, 999], collection_id=None)
     )
     assert asked == [(passage, document.id) for passage in ids]
-    joined = database.read_sync(lambda c: passage_rows.load_joined_texts(c, ids, between="\0"))
-    assert sorted(joined.decode().split("\0")) == sorted([text, "plain"])
+    texts = database.read_sync(lambda c: passage_rows.load_texts(c, [*ids, 999]))
+    assert {passage: found.decode() for passage, found in texts.items()} == dict(zip(ids, (text, "plain"), strict=True))
     assert database.read_sync(lambda c: passage_rows.load_passages(c, [])) == {}
-    assert database.read_sync(lambda c: passage_rows.load_joined_texts(c, [], between="\0")) == b""
+    assert database.read_sync(lambda c: passage_rows.load_texts(c, [])) == {}
 
 
 def test_expiring_files_are_found_without_reading_the_others(database: Database) -> None:

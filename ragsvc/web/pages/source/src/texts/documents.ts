@@ -36,6 +36,7 @@ export const documents = {
 
   "documents.status.queued": { en: "Waiting", de: "Wartet" },
   "documents.status.processing": { en: "Being read", de: "Wird gelesen" },
+  "documents.status.searchable": { en: "Searchable, being indexed", de: "Durchsuchbar, wird indiziert" },
   "documents.status.ready": { en: "Ready", de: "Fertig" },
   "documents.status.failed": { en: "Failed", de: "Fehlgeschlagen" },
   "documents.progress": { en: "Progress of {name}", de: "Fortschritt von {name}" },

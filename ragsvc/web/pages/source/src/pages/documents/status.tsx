@@ -30,7 +30,8 @@ export function ProgressBar({ share, label }: { share: number; label: string }) 
 
 /** The state of a document: progress while it is read, the reason of a failure, notes about its pages. */
 export function StatusCell({ document }: { document: DocumentInfo }) {
-  const status = t(`documents.status.${document.status}`);
+  const searchable = document.status === "processing" && document.stage === "searchable";
+  const status = searchable ? t("documents.status.searchable") : t(`documents.status.${document.status}`);
   if (document.status === "failed") {
     return (
       <div class="status status-failed">

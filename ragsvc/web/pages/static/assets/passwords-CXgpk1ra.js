@@ -1,1 +1,0 @@
-import{O as e}from"./index-e_0CZBvg.js";var t=new Map;e.subscribe(e=>{e||t.clear()});function n(e,n){t.set(e,n)}function r(e){return t.get(e)??null}export{n,r as t};

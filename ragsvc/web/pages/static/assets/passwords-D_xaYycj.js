@@ -1,0 +1,1 @@
+import{O as e}from"./index-C4amHRGX.js";var t=new Map;e.subscribe(e=>{e||t.clear()});function n(e,n){t.set(e,n)}function r(e){return t.get(e)??null}export{n,r as t};
