@@ -1,7 +1,7 @@
 """A histogram of durations for the metrics of a single event loop.
 
-``prometheus_client.Histogram`` is made for threads: an observation takes two locks and a loop over the buckets, 2 µs,
-and a chat makes five of them. Here it takes 0.3 µs. The exposition is the same.
+``prometheus_client.Histogram`` is made for threads: an observation takes two locks and a loop over the buckets. A chat
+makes five of them. One takes 0.8 µs there and 0.15 µs here (EPYC). The exposition is the same.
 """
 
 from __future__ import annotations
