@@ -32,6 +32,9 @@ class HeldBatcher:
     async def embed_query(self, text):
         return await self._batcher.embed_query(text)
 
+    async def with_queries(self, texts, work):
+        return await self._batcher.with_queries(texts, work)
+
 
 def report() -> bytes:
     pages = [[f"Chapter {number} describes the harbour basin number {number}."] for number in range(PAGES)]
