@@ -106,6 +106,20 @@ async def test_stored_and_early_passages_are_ranked_together(tmp_path: Path) -> 
         assert {hit.passage.filename for hit in (await service.searcher.search(ACME, query)).hits} >= {"stored.txt"}
 
 
+async def test_early_passages_have_the_present_name_of_their_document(tmp_path: Path) -> None:
+    parser = HeldParser()
+    async with running(tmp_path, parser) as service:
+        document = await service.upload(TEXT, filename="a.txt")
+        await parser.sent.wait()
+        assert await service.found("turbine") == ["a.txt"]
+        await service.rename(document, "beacon.txt")
+        for mode in (SearchMode.LEXICAL, SearchMode.HYBRID):
+            assert await service.found("turbine", mode=mode) == ["beacon.txt"]
+        parser.go.set()
+        await service.idle()
+        assert await service.found("turbine") == ["beacon.txt"]
+
+
 async def test_early_pages_change_no_ranking_afterwards(tmp_path: Path) -> None:
     found = []
     for folder in ("with", "without"):
