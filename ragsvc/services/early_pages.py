@@ -24,6 +24,11 @@ from ragsvc.core.text.chunking import lexical_context, split_pages
 
 _MAX_PASSAGES: Final = 3_000
 """Passages of a document that are searched before it is parsed; further ones wait for the end."""
+_MAX_PASSAGES_OF_ALL: Final = 10_000
+"""The same for all documents together: 70 MB, and 50 ms of each search if all of them are in one collection.
+
+Scans that wait for recognition keep the pages that have text, and any number of scans may wait.
+"""
 
 _FIRST_ID: Final = -(1 << 62)
 _FIRST_ORDINAL: Final = 1_000_000_000
@@ -53,8 +58,10 @@ class _EarlyDocument(msgspec.Struct, frozen=True):
 class EarlyPages:
     """Documents of all tenants that are being parsed, by collection. Thread-safe."""
 
-    def __init__(self, words: WordScorer) -> None:
+    def __init__(self, words: WordScorer, *, max_passages: int = _MAX_PASSAGES_OF_ALL) -> None:
+        """``max_passages``: while the documents have so many early passages, no pages are added."""
         self._words = words
+        self._max_passages = max_passages
         self._options = ChunkingOptions()
         self._lock = threading.Lock()
         self._ids = itertools.count(_FIRST_ID)
@@ -75,8 +82,10 @@ class EarlyPages:
 
         A page that was added before, such as one whose text was recognised later, is replaced.
         """
-        known = self._documents.get(document_id)
-        if known is None or len(known.passages) >= _MAX_PASSAGES:
+        with self._lock:
+            known = self._documents.get(document_id)
+            of_all = sum(len(early.passages) for early in self._documents.values())
+        if known is None or len(known.passages) >= _MAX_PASSAGES or of_all >= self._max_passages:
             return 0 if known is None else len(known.pages)
         document, numbers = known.document, {page.number for page in pages}
         split = split_pages(

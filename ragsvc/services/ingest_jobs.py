@@ -160,6 +160,7 @@ class IngestService:
         self._wake_small = anyio.Event()
         self._running_together: set[DocumentId] = set()
         self._small_queued = 0
+        self._last_small: TenantId | None = None
         self._stream_until = 0.0
         self._draining = anyio.Event()
         self._claiming = anyio.Lock()
@@ -297,7 +298,7 @@ class IngestService:
         if self._space is not None and self._space.is_full:
             await self._pause(min(self._retry_s, _FULL_POLL_S))
             return []
-        waiting = self._jobs_that_wait()
+        waiting, after = self._jobs_that_wait(), self._last_small
         try:
             async with self._claiming:
                 if self._draining.is_set():
@@ -307,9 +308,11 @@ class IngestService:
                 jobs = await write_to_the_end(
                     self._database,
                     lambda connection: rows.claim_small(
-                        connection, limit=limit, tenant=tenant, waiting=waiting, busy=busy
+                        connection, limit=limit, tenant=tenant, after=after, waiting=waiting, busy=busy
                     ),
                 )
+                if jobs:
+                    self._last_small = jobs[0].document.tenant
                 scope = anyio.CancelScope()
                 for job in jobs:
                     self._scopes[job.document.id] = scope

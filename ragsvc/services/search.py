@@ -254,7 +254,7 @@ class SearchService:
             rows: PassageRows = DatabaseRows(connection, self._openings, scope.collection.id, texts=self._texts)
             if early is not None:
                 living = being_ingested(connection, early.documents)
-                if may_repeat and early.documents - living:
+                if may_repeat and early.documents - living.keys():
                     raise _DocumentsStored
                 rows = EarlyRows(rows, early, living)
             ranked = work(rows)

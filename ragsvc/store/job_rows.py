@@ -166,21 +166,21 @@ def claim_small(
     *,
     limit: int,
     tenant: TenantId | None = None,
+    after: TenantId | None = None,
     waiting: Collection[int] = (),
     busy: Collection[DocumentId] = (),
 ) -> list[ClaimedJob]:
     """Take up to ``limit`` jobs of one tenant that may run together, the oldest first; ``waiting`` as in ``claim``.
 
-    Without ``tenant``, it is the tenant with the fewest running jobs.
+    Without ``tenant``, the tenants take turns: it is the next one ``after`` the tenant whose jobs ran last.
 
     The status of their documents stays ``queued``: they become ready in one step.
     """
     claimable = _claimable(waiting, busy)
     if tenant is None:
-        first = _next_of(connection, claimable, state=_QUEUED_SMALL)
-        if first is None:
+        tenant = _next_with_small(connection, claimable, after=after)
+        if tenant is None:
             return []
-        tenant = connection.execute(select(_jobs.c.tenant).where(_jobs.c.id == first)).scalar_one()
     statement = (
         select_documents.join(_jobs, _jobs.c.document_id == _documents.c.id)
         .add_columns(_jobs.c.id.label("job_id"), _jobs.c.attempts.label("job_attempts"))
@@ -201,6 +201,23 @@ def claim_small(
         )
         for row in rows
     ]
+
+
+def _next_with_small(
+    connection: Connection, claimable: ColumnElement[bool], *, after: TenantId | None
+) -> TenantId | None:
+    """The next tenant with such a job, in the order of names; after the last one follows the first."""
+    statement = (
+        select(_jobs.c.tenant)
+        .join(_documents, _documents.c.id == _jobs.c.document_id)
+        .join(_collections, _collections.c.id == _documents.c.collection_id)
+        .where(_jobs.c.state == _QUEUED_SMALL, claimable)
+        .order_by(_jobs.c.tenant)
+        .limit(1)
+    )
+    following = None if after is None else connection.execute(statement.where(_jobs.c.tenant > after)).scalar()
+    found = connection.execute(statement).scalar() if following is None else following
+    return None if found is None else TenantId(found)
 
 
 def _claimable(waiting: Collection[int], busy: Collection[DocumentId]) -> ColumnElement[bool]:

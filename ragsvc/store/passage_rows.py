@@ -205,8 +205,10 @@ def load_texts(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, by
     joined = _numbered_texts.read(connection, ids, between=_between_texts)
     if isinstance(joined, str):
         joined = readable(joined).encode()
+    wanted = {b"%d" % passage: int(passage) for passage in ids}
     numbered = (entry.partition(b" ") for entry in joined.split(_between_texts.encode())) if joined else ()
-    return {int(number): text for number, _, text in numbered}
+    # a damaged text may contain the separator: what follows it belongs to no passage
+    return {wanted[number]: text for number, _, text in numbered if number in wanted}
 
 
 def passages_of(

@@ -20,10 +20,13 @@ is_searchable: Final[ColumnElement[bool]] = or_(
 """The condition of ``Document.is_searchable``."""
 
 
-def being_ingested(connection: Connection, document_ids: Collection[int]) -> set[int]:
-    """Those of the documents that are being ingested and not searchable yet; deleted ones are missing."""
+def being_ingested(connection: Connection, document_ids: Collection[int]) -> dict[int, tuple[str, str | None]]:
+    """File name and title, by id, of those documents that are being ingested and not searchable yet.
+
+    Deleted documents are missing.
+    """
     statement = (
-        select(_documents.c.id)
+        select(_documents.c.id, _documents.c.filename, _documents.c.title)
         .join(_collections, _collections.c.id == _documents.c.collection_id)
         .where(
             _documents.c.id.in_(document_ids),
@@ -32,7 +35,7 @@ def being_ingested(connection: Connection, document_ids: Collection[int]) -> set
             _collections.c.deleted_at.is_(None),
         )
     )
-    return set(connection.execute(statement).scalars())
+    return {row.id: (row.filename, row.title) for row in connection.execute(statement)}
 
 
 def remove_from_search(connection: Connection, document: Document) -> None:

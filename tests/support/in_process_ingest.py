@@ -12,6 +12,7 @@ import anyio
 import anyio.abc
 
 from ragsvc.core.documents import Document, Extraction, Page, Passage
+from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.core.retrieval.search_values import SearchMode, SearchQuery
 from ragsvc.core.text.chunking import lexical_context
@@ -167,11 +168,11 @@ class InProcessIngest:
         self.indexes.close()
         self.database.close()
 
-    async def upload(self, text: str, *, filename: str) -> Document:
+    async def upload(self, text: str, *, filename: str, tenant: TenantId = ACME) -> Document:
         async with self.documents.receiving() as incoming:
             await incoming.write(text.encode())
             return (
-                await self.documents.add(ACME, incoming, Upload(filename=filename, media_type="text/plain"))
+                await self.documents.add(tenant, incoming, Upload(filename=filename, media_type="text/plain"))
             ).document
 
     async def add(self, text: str, *, filename: str) -> Document:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import msgspec
 import numpy as np
 import pytest
 
@@ -103,6 +104,20 @@ async def test_stored_and_early_passages_are_ranked_together(tmp_path: Path) -> 
         assert (await service.found("turbine harbour"))[0] == "early.txt"
         query = SearchQuery(text="What is on page 1?")
         assert {hit.passage.filename for hit in (await service.searcher.search(ACME, query)).hits} >= {"stored.txt"}
+
+
+async def test_early_passages_have_the_present_name_of_their_document(tmp_path: Path) -> None:
+    parser = HeldParser()
+    async with running(tmp_path, parser) as service:
+        document = await service.upload(TEXT, filename="a.txt")
+        await parser.sent.wait()
+        assert await service.found("turbine") == ["a.txt"]
+        await service.rename(document, "beacon.txt")
+        for mode in (SearchMode.LEXICAL, SearchMode.HYBRID):
+            assert await service.found("turbine", mode=mode) == ["beacon.txt"]
+        parser.go.set()
+        await service.idle()
+        assert await service.found("turbine") == ["beacon.txt"]
 
 
 async def test_early_pages_change_no_ranking_afterwards(tmp_path: Path) -> None:
@@ -201,6 +216,20 @@ def test_a_page_that_is_recognised_replaces_its_text_layer() -> None:
     early.drop(document.id)
     assert early.of(document.collection_id) is None
     assert early.add(document.id, [Page(1, "late")], 3) == 0
+
+
+def test_documents_that_wait_for_recognition_share_a_bounded_number_of_early_passages() -> None:
+    early = EarlyPages(MemoryWordScorer(), max_passages=5)
+    documents = [msgspec.structs.replace(_document(), id=DocumentId(number)) for number in range(1, 9)]
+    pages = [Page(1, "A turbine."), Page(2, "A harbour.")]
+    for document in documents:
+        early.begin(document)
+    assert [early.add(document.id, pages, 9) for document in documents] == [2, 2, 2, 0, 0, 0, 0, 0]
+    found = early.of(documents[0].collection_id)
+    assert found is not None
+    assert len(found.owners) == 6
+    early.drop(documents[0].id)
+    assert early.add(documents[-1].id, pages, 9) == 2
 
 
 def _document() -> Document:

@@ -7,6 +7,7 @@ import anyio
 import msgspec
 import numpy as np
 import pytest
+from sqlalchemy import update
 
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
@@ -18,6 +19,7 @@ from ragsvc.services.search import DatabaseRows, OpeningCache, SearchService, Te
 from ragsvc.store import document_rows
 from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.store.passage_rows import load_texts, passages_table
 from ragsvc.testing.memory_index_source import MemorySource
 from tests.support.stored_documents import ACME, MODEL, add, make_ready
 
@@ -94,6 +96,15 @@ def test_remembered_texts_are_those_of_the_rows_and_make_room_for_others(databas
     for names in (("report",), ("report",), ("report", "other"), ("other",), ("report",)):
         assert joined(*names) == sorted(text for name in names for text in texts[name])
     assert database.read_sync(lambda c: cache.joined(c, [])) == b""
+
+
+def test_a_damaged_text_with_the_separator_fails_no_search(database: Database) -> None:
+    first, second, third = make_ready(database, add(database, "report"), texts=("one", "two of these", "three"))
+    damaged = "two\0of\0999 these"  # a space is one flipped bit away from the separator
+    change = update(passages_table).where(passages_table.c.id == second).values(text=damaged)
+    database.write_sync(lambda c: c.execute(change))
+    found = database.read_sync(lambda c: load_texts(c, [first, second, third]))
+    assert found == {first: b"one", second: b"two", third: b"three"}
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import anyio
@@ -37,18 +38,25 @@ def anyio_backend() -> str:
 
 
 class HeldEmbedder(ObservedEmbedder):
-    """Embeds ``batches`` batches of passages; further ones wait for ``go``, and then fail if ``failure`` is set."""
+    """Embeds the first ``batches`` batches of ``LINES``, or so many others, once.
+
+    Further ones wait for ``go``, and then fail if ``failure`` is set.
+    """
 
     def __init__(self, batches: int = 0) -> None:
         super().__init__(self._hold)
         self.batches = batches
         self.go = anyio.Event()
         self.failure: Exception | None = None
+        self.begun: set[int] = set()
 
     def _hold(self, texts: list[str]) -> object:
-        del texts
-        self.batches -= 1
-        return None if self.batches >= 0 else self._wait()
+        numbers = [int(number) for number in re.findall(r"Position(\d+) ", " ".join(texts))]
+        # the second batch of a document may come before the first: both read the database before
+        batch = min(numbers) // BATCH if numbers else len(self.begun)
+        passes = batch < self.batches and batch not in self.begun
+        self.begun.add(batch)
+        return None if passes else self._wait()
 
     async def _wait(self) -> None:
         await self.go.wait()

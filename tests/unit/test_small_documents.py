@@ -11,7 +11,7 @@ import pytest
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.errors import EmbeddingFailed, ExtractionFailed, FailureReason, Overloaded
-from ragsvc.core.ids import new_document_id
+from ragsvc.core.ids import TenantId, new_document_id
 from ragsvc.core.ports.parsing import FileToParse, ParsedDocument
 from ragsvc.services.embedding_spaces import EmbeddingSpace
 from ragsvc.store import job_rows
@@ -19,7 +19,7 @@ from ragsvc.store.document_listing import DocumentFilter
 from ragsvc.store.vector_rows import model_row_id
 from ragsvc.testing.fakes import FakeEmbedder
 from tests.support.in_process_ingest import InProcessIngest, LineParser, ObservedEmbedder
-from tests.support.stored_documents import ACME
+from tests.support.stored_documents import ACME, OTHER
 
 TEXTS = [f"The lamp number {number} was oiled." for number in range(6)]
 
@@ -80,6 +80,39 @@ def test_texts_that_wait_are_parsed_embedded_and_indexed_together(tmp_path: Path
             assert (document.passages_total, document.passages_done, document.pages_total) == (1, 1, 1)
             assert document.embedding_model == service.space.model.name
             assert set(document.timings) == {"parse_s", "embed_s"}
+
+    anyio.run(main)
+
+
+def test_the_texts_of_a_tenant_do_not_wait_until_those_of_another_are_ready(tmp_path: Path) -> None:
+    async def main() -> None:
+        parser = TogetherParser()
+        service = InProcessIngest(tmp_path / "data", parser=parser)
+        await upload_all(service, [f"The lamp number {number} was oiled." for number in range(70)])
+        await service.upload("The walrus sleeps.", filename="other.txt", tenant=OTHER)
+        async with service.running():
+            await service.idle()
+        assert parser.together == [64, 1, 6]
+        assert parser.alone == []
+
+    anyio.run(main)
+
+
+def test_the_tenants_take_turns_with_texts_that_run_together(tmp_path: Path) -> None:
+    async def main() -> None:
+        service = InProcessIngest(tmp_path / "data", parser=TogetherParser())
+        tenants = [TenantId(name) for name in ("b", "c", "a")]
+        for tenant in tenants:
+            for number in range(3):
+                await service.upload(f"The lamp number {number}.", filename=f"{number}.txt", tenant=tenant)
+        served: list[TenantId] = []
+        while jobs := service.database.write_sync(
+            lambda c: job_rows.claim_small(c, limit=2, after=served[-1] if served else None)
+        ):
+            served.append(jobs[0].document.tenant)
+            assert {job.document.tenant for job in jobs} == {served[-1]}
+        assert served == ["a", "b", "c", "a", "b", "c"]
+        service.close()
 
     anyio.run(main)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
+import msgspec
 import numpy as np
 
 from ragsvc.core.documents import StoredPassage
@@ -16,6 +17,7 @@ from ragsvc.core.ports.indexes import Hits, Ids
 from ragsvc.core.retrieval.answerability import BETWEEN_TEXTS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.retrieval.passage_search import CollectionIndexes, PassageRows
+from ragsvc.core.retrieval.ranking import name_and_title
 from ragsvc.core.retrieval.request_passages import RequestPassages
 
 
@@ -58,16 +60,22 @@ class EarlyIndexes:
 
 
 class EarlyRows:
-    """Implements ``PassageRows`` likewise. ``living`` are the documents of early passages that still have no rows."""
+    """Implements ``PassageRows`` likewise.
 
-    def __init__(self, stored: PassageRows, early: EarlyPassages, living: AbstractSet[int]) -> None:
+    ``living`` are the documents of early passages that still have no rows, with their present names (file name and
+    title): a document may be renamed while it waits for text recognition.
+    """
+
+    def __init__(self, stored: PassageRows, early: EarlyPassages, living: Mapping[int, tuple[str, str | None]]) -> None:
         self._stored = stored
         self._early = early
-        self._living = early.documents & living
+        self._names = living
+        self._living = early.documents & living.keys()
 
     def names(self, documents: Iterable[int]) -> Mapping[int, str]:
         wanted = set(documents)
-        return {**self._stored.names(wanted), **self._early.memory.names(wanted & self._living)}
+        early = {document: name_and_title(*self._names[document]) for document in wanted & self._living}
+        return {**self._stored.names(wanted), **early}
 
     def openings(self, documents: AbstractSet[int]) -> Mapping[int, str]:
         stored = self._stored.openings(documents - self._living)  # which may remember them
@@ -76,7 +84,12 @@ class EarlyRows:
     def passages(self, ids: Sequence[int]) -> Mapping[int, StoredPassage]:
         early = [passage for passage in ids if self._early.owners.get(passage) in self._living]
         stored = self._stored.passages([passage for passage in ids if passage >= 0])
-        return {**stored, **self._early.memory.passages(early)}
+        found = self._early.memory.passages(early)
+        return {**stored, **{number: self._with_names(passage) for number, passage in found.items()}}
+
+    def _with_names(self, passage: StoredPassage) -> StoredPassage:
+        filename, title = self._names[passage.document_id]
+        return msgspec.structs.replace(passage, filename=filename, title=title)
 
     def asked_passages(self, asked: DocumentQuestion, documents: Sequence[int]) -> Sequence[tuple[int, int]]:
         """Of the stored documents only: the pages of the others are not complete."""
