@@ -1,0 +1,28 @@
+"""Texts that make a careless pattern take minutes are read in time; a pattern that searches blocks all threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ragsvc.core.retrieval.question_names import question_names, quotations
+from ragsvc.core.text.sentences import sentence_spans
+
+READERS = (sentence_spans, question_names, quotations)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("repeated", [".", "?!", "。", "a", "中", "(1) ", "$1 ", "a-1 ", "Ab ", " ", "\n", "1,"])
+def test_a_hundred_thousand_characters_take_seconds_at_most(read: Callable[[str], object], repeated: str) -> None:
+    text = repeated * (100_000 // len(repeated)) + "x"
+    begin = time.process_time()
+    read(text)
+    assert time.process_time() - begin < 5
+
+
+def test_what_a_sentence_starts_with_is_found_behind_any_white_space() -> None:
+    gap = " \n" * 200
+    assert question_names(f"It rained.{gap}Boston was wet") == []
+    assert question_names(f"It rained in{gap}Boston again") == [" boston "]
