@@ -7,14 +7,26 @@ from collections.abc import Callable
 
 import pytest
 
+from ragsvc.core.retrieval.conversation_query import Turn, make_query
 from ragsvc.core.retrieval.question_names import question_names, quotations
 from ragsvc.core.text.sentences import sentence_spans
 
-READERS = (sentence_spans, question_names, quotations)
+
+def follow_up(text: str) -> object:
+    """The query of an answer to the question of an assistant, both of which are long."""
+    turns = [Turn("user", "What does the boat cost?"), Turn("assistant", f"Thirty. {text}"), Turn("user", "Yes please")]
+    return make_query(turns), make_query(
+        [*turns[:1], Turn("assistant", "Do you want the price of B1?"), Turn("user", f"And {text}")]
+    )
+
+
+READERS = (sentence_spans, question_names, quotations, follow_up)
 
 
 @pytest.mark.parametrize("read", READERS)
-@pytest.mark.parametrize("repeated", [".", "?!", "。", "a", "中", "(1) ", "$1 ", "a-1 ", "Ab ", " ", "\n", "1,"])
+@pytest.mark.parametrize(
+    "repeated", [".", "?!", "。", "a", "中", "(1) ", "$1 ", "a-1 ", "Ab ", " ", "\n", "1,", ", ", "? "]
+)
 def test_a_hundred_thousand_characters_take_seconds_at_most(read: Callable[[str], object], repeated: str) -> None:
     text = repeated * (100_000 // len(repeated)) + "x"
     begin = time.process_time()
