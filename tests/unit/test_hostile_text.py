@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ragsvc.core.answers.value_types import kind_fits
 from ragsvc.core.retrieval.conversation_query import Turn, make_query
 from ragsvc.core.retrieval.question_names import question_names, quotations
 from ragsvc.core.text.sentences import sentence_spans
@@ -32,6 +33,14 @@ def test_a_hundred_thousand_characters_take_seconds_at_most(read: Callable[[str]
     begin = time.process_time()
     read(text)
     assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize("repeated", ["a", "a-", "_", "1", "a1 ", "Ab "])
+def test_long_words_in_a_question_for_a_number(repeated: str) -> None:
+    question = "How many boats " + repeated * (1200 // len(repeated))
+    begin = time.process_time()
+    kind_fits(question, "There are 12 boats in the harbour.", ["boats"], is_row=False, has_unit=False)
+    assert time.process_time() - begin < 1
 
 
 def test_what_a_sentence_starts_with_is_found_behind_any_white_space() -> None:
