@@ -92,8 +92,8 @@ class _Query(_Waiting):
         elif not self.answer.done():
             try:
                 result = self.work([self.vectors[text] for text in self.texts])
-            except Exception as error:  # noqa: BLE001 - raised in the task that waits
-                self.wake(error)
+            except BaseException as raised:  # noqa: BLE001 - raised in the task that waits; a panic of Rust is one
+                self.wake(_for_a_future(raised, RuntimeError("The work with the vectors of a query failed.")))
             else:
                 self.wake(result)
 
@@ -271,7 +271,7 @@ class EmbeddingBatcher:
         texts = [text for query in queries for text in query.missing]
         try:
             vectors = _checked(self._embedder.embed_queries(texts), len(texts)) if texts else ()
-        except Exception as raised:  # noqa: BLE001 - callers must be woken after any error; the cause is kept
+        except BaseException as raised:  # noqa: BLE001 - as in _embed
             if len(queries) == 1:
                 queries[0].wake(raised if isinstance(raised, RagsvcError) else _failed(raised))
                 return
@@ -339,7 +339,7 @@ class EmbeddingBatcher:
         vectors: Vectors | None = None
         try:
             vectors = _checked(self._embedder.embed_passages(texts), len(texts))
-        except Exception as raised:  # noqa: BLE001 - callers must be woken after any error; the cause is kept
+        except BaseException as raised:  # noqa: BLE001 - a panic of Rust is no Exception, and must not end the thread
             error = raised if isinstance(raised, RagsvcError) else _failed(raised)
         self._texts_per_s = len(self._threads) * len(texts) / max(time.monotonic() - started, 1e-6)
         row = 0
@@ -371,7 +371,15 @@ def _checked(vectors: Vectors, count: int) -> Vectors:
     return vectors
 
 
-def _failed(cause: Exception) -> EmbeddingFailed:
+def _for_a_future(raised: BaseException, replacement: Exception) -> Exception:
+    """``raised``, or ``replacement`` for what a future refuses or what would end the task group of the caller."""
+    if isinstance(raised, Exception) and not isinstance(raised, StopIteration):
+        return raised
+    replacement.__cause__ = raised
+    return replacement
+
+
+def _failed(cause: BaseException) -> EmbeddingFailed:
     error = EmbeddingFailed(f"The embedding model failed: {cause!r}.")
     error.__cause__ = cause
     return error

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -41,13 +42,18 @@ async def prepare_model(options: PrepareOptions) -> None:
         EmbeddingFailed: the model does not work; the message is that of ``open_embedder``.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGSVC_")}
-    process = await anyio.open_process(
-        [sys.executable, "-m", __name__, msgspec.json.encode(options).decode()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env={**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        start_new_session=True,  # also ends the child that runs sentence-transformers
-    )
+    try:
+        process = await anyio.open_process(
+            [sys.executable, "-m", __name__, msgspec.json.encode(options).decode()],
+            stdin=subprocess.PIPE,  # closed when this process ends, however it ends
+            stdout=subprocess.DEVNULL,
+            env={**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # also ends the child that runs sentence-transformers
+        )
+    except OSError as error:
+        raise EmbeddingFailed(
+            f"The embedding model {options.setting} cannot be prepared: no process was started ({error.strerror})."
+        ) from error
     assert process.stderr is not None  # noqa: S101 - a pipe by default; narrows the type
     try:
         text = b"".join([chunk async for chunk in process.stderr]).decode("utf-8", "replace")
@@ -67,7 +73,17 @@ async def prepare_model(options: PrepareOptions) -> None:
         )
 
 
+def _end_with_parent() -> None:
+    """End with all children as soon as the parent does, which has the other end of the standard input.
+
+    The next start makes the exports again, and two processes would need twice the memory.
+    """
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
 def main(arguments: list[str]) -> int:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     options = msgspec.json.decode(arguments[0], type=PrepareOptions)
     os.nice(_NICENESS)
     try:

@@ -140,6 +140,7 @@ class Database:
         self._prepare_schema()
         self._connect_writer()
         self._readers = ThreadPoolExecutor(_reader_count(), thread_name_prefix="sqlite-read")
+        self._closing = threading.Event()
         self._log = LogTruncation(
             lambda: connect_raw(path, key=key),
             errors=self._driver.Error,
@@ -285,7 +286,9 @@ class Database:
 
     def _clear_unallocated_space(self, *, timeout_s: float = 5.0) -> bool:
         """In an encrypted file no space is readable."""
-        return self._key is not None or clear_unallocated_space(self.path, timeout_s=timeout_s)
+        if self._key is not None:
+            return True
+        return clear_unallocated_space(self.path, timeout_s=timeout_s, stopped=self._closing)
 
     def connect_copy(self, path: Path) -> sqlite3.Connection:
         """Open a copy of this database; the caller closes the connection."""
@@ -314,6 +317,7 @@ class Database:
         """Finish queued writes and running reads, checkpoint the write-ahead log, close all connections."""
         if not self._writer.close():
             return
+        self._closing.set()  # large files are read for half a minute
         self._log.close()
         self._readers.shutdown(wait=True)
         with self._open_lock:

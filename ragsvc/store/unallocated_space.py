@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,28 +37,30 @@ _PAGES_LOCKED: Final = 1 << 16
 """Files of at most this many pages (256 MB) are read once more while writers wait, a fraction of a second."""
 _BUSY_POLL_S: Final = 0.02
 _PROGRAM_GRACE_S: Final = 30.0
+_STOP_POLL_S: Final = 0.05
 
 
 class LogInUse(Exception):
     """Readers or writers held the write-ahead log until the time was over."""
 
 
-def clear_unallocated_space(path: Path, *, timeout_s: float) -> bool:
-    """Overwrite the unallocated space of all pages of the SQLite file ``path``. Blocking.
+def clear_unallocated_space(path: Path, *, timeout_s: float, stopped: threading.Event | None = None) -> bool:
+    """Overwrite the unallocated space of all pages of the SQLite file ``path``. Blocking, until ``stopped`` is set.
 
     Writers are never held up for longer than a fraction of a second. ``False`` if the log was in use for ``timeout_s``
-    seconds, if the disk is full, or if the file is not of the layout that this module knows.
+    seconds, if the disk is full, if the file is not of the layout that this module knows, or if it was stopped.
     """
+    deadline = time.monotonic() + timeout_s + _PROGRAM_GRACE_S
     command = [sys.executable, "-P", "-m", __name__, str(path), str(timeout_s)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     quiet = subprocess.DEVNULL
     try:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, env=environment) as child:  # noqa: S603 - this module
-            try:
-                return child.wait(timeout_s + _PROGRAM_GRACE_S) == 0
-            except subprocess.TimeoutExpired:
-                child.kill()
-                return False
+            while time.monotonic() < deadline and not (stopped is not None and stopped.is_set()):
+                with suppress(subprocess.TimeoutExpired):
+                    return child.wait(_STOP_POLL_S) == 0
+            child.kill()
+            return False
     except OSError:
         return False
 

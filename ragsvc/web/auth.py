@@ -71,7 +71,7 @@ class AccessGate:
         handler = scope["route_handler"]
         rules = self._rules.get(id(handler))
         if rules is None:
-            rules = self._rules[id(handler)] = self._rules_of(handler, str(scope.get("method")))
+            rules = self._rules[id(handler)] = self._rules_of(handler)
         context.may_wait = rules.may_wait
         if rules.lists_methods:
             await _send_methods(self._methods_of(scope), send)
@@ -84,14 +84,16 @@ class AccessGate:
             scope["user"] = context.live.principal
         await self._app(scope, receive, send)
 
-    def _rules_of(self, handler: RouteHandlerType, method: str) -> _RouteRules:
+    def _rules_of(self, handler: RouteHandlerType) -> _RouteRules:
         limit: float = self._body_limit_bytes  # of plain ASGI handlers, which cannot set a limit
         parameters: frozenset[str] | None = None
         if isinstance(handler, HTTPRouteHandler):
             limit = body_limit_of_handler(handler, files_limit_bytes=self._files_limit_bytes)
             parameters = known_parameters(handler)
-        # Litestar answers OPTIONS itself, only with the list of methods; browsers send it without a key
-        requirement = AccessRequirement.PUBLIC if method == "OPTIONS" else requirement_of(handler.opt)
+        # Litestar answers OPTIONS itself, only with the list of methods; browsers send it without a key. A plain ASGI
+        # handler gets all methods, so the method of its first request must not decide what later ones require.
+        lists_methods = getattr(handler, "http_methods", None) == {"OPTIONS"}
+        requirement = AccessRequirement.PUBLIC if lists_methods else requirement_of(handler.opt)
         if requirement is AccessRequirement.PUBLIC:
             parameters = None  # probes and browsers add parameters against caches
         return _RouteRules(
@@ -100,7 +102,7 @@ class AccessGate:
             query_parameters=parameters,
             may_wait=bool(handler.opt.get("streams_body")),
             takes_paths=any(":path}" in path for path in handler.paths),
-            lists_methods=getattr(handler, "http_methods", None) == {"OPTIONS"},
+            lists_methods=lists_methods,
         )
 
     def _methods_of(self, scope: ASGIScope) -> list[str]:

@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator
 import anyio
 import httpx
 import pytest
-from litestar import Request, Response, get, post
+from litestar import Request, Response, asgi, get, post
 from litestar.params import FromQuery
 from litestar.response import Stream
+from litestar.types import Receive, Send
+from litestar.types import Scope as ASGIScope
 
 from ragsvc.core.access.api_keys import KeyLimits
 from ragsvc.core.access.principal import DEFAULT_SCOPES, Scope
@@ -75,7 +77,14 @@ async def plain() -> dict[str, str]:
     return {}
 
 
-HANDLERS = [plain, echo, body, big, fail, unavailable, slow, stream]
+@asgi("/test/asgi", copy_scope=True, opt={"scope": AccessRequirement.ANY_KEY})
+async def every_method(scope: ASGIScope, receive: Receive, send: Send) -> None:
+    await Response(context_of(scope).principal.tenant.encode()).to_asgi_response(None, Request(scope))(
+        scope, receive, send
+    )
+
+
+HANDLERS = [plain, echo, body, big, fail, unavailable, slow, stream, every_method]
 
 
 class Web:
@@ -129,6 +138,13 @@ async def test_options_needs_no_key_and_tells_the_methods(web):
     for path, methods in (("/v1/tokens", "GET, OPTIONS"), ("/v1/keys/key_1/rotate", "OPTIONS, POST")):
         answer = await web("OPTIONS", path)
         assert (answer.status_code, answer.headers["allow"], answer.text) == (204, methods, "")
+
+
+async def test_a_first_request_with_options_does_not_open_a_route_of_every_method(web):
+    assert (await web("OPTIONS", "/test/asgi")).status_code == 401
+    assert (await web("POST", "/test/asgi")).status_code == 401
+    admitted = await web("POST", "/test/asgi", key=web.issue().text)
+    assert (admitted.status_code, admitted.text) == (200, "acme")
 
 
 async def test_request_ids(web):

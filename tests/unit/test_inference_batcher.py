@@ -316,6 +316,42 @@ def test_work_with_queries_runs_on_the_thread_that_embedded_them() -> None:
     assert all(name.startswith("embedding-query") for name, _ in worked)
 
 
+class Panic(BaseException):
+    """As the panics of libraries in Rust."""
+
+
+@pytest.mark.parametrize("raised", [Panic, StopIteration])
+def test_panics_fail_their_callers_and_no_later_ones(raised: type[BaseException]) -> None:
+    class Panicking(RecordingEmbedder):
+        def embed_queries(self, texts: Sequence[str]) -> Vectors:
+            if "bad" in texts:
+                raise raised
+            return super().embed_queries(texts)
+
+        def embed_passages(self, texts: Sequence[str]) -> Vectors:
+            if "bad" in texts:
+                raise raised
+            return super().embed_passages(texts)
+
+    def work(vectors: Sequence[Vectors]) -> int:
+        raise raised
+
+    async def main() -> None:
+        async with EmbeddingBatcher(Panicking()) as batcher:
+            for _ in range(4):  # more than there are threads
+                with anyio.fail_after(5), pytest.raises(RuntimeError, match="work with the vectors"):
+                    await batcher.with_queries(["a"], work)
+                with anyio.fail_after(5), pytest.raises(EmbeddingFailed):
+                    await batcher.embed_query("bad")
+                with anyio.fail_after(5), pytest.raises(EmbeddingFailed):
+                    await batcher.embed_passages(["bad"])
+            with anyio.fail_after(5):
+                assert await batcher.with_queries(["a"], len) == 1
+                assert len(await batcher.embed_passages(["a"])) == 1
+
+    anyio.run(main)
+
+
 def test_closing_answers_questions_that_were_asked() -> None:
     embedder = RecordingEmbedder()
 

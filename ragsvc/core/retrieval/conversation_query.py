@@ -94,7 +94,8 @@ _YES: Final = (
 )
 _AGREES: Final = late_pattern(rf"^[^\w👍✅🙏]*{_YES}+(?:{_YES}|(?:{_THANKS})\W*)*", re.IGNORECASE)
 _DECLINES: Final = late_pattern(rf"^\W*(?:no|nope|nein|нет|non|不)(?=\W|$)\W*(?:{_THANKS})?\W*", re.IGNORECASE)
-_LAST_QUESTION: Final = late_pattern(r"[^.!?。！？\n]*[?？]\W*$")
+_QUESTION_MARK: Final = late_pattern(r"[?？]")
+_SENTENCE_ENDS: Final = ".!?。！？\n"
 _OFFERS: Final = late_pattern(
     r"^\W*(?:(?:and|so|or|also|if you like,?)\s+)?(?:(?:would|do|did) you (?:also )?(?:like|want|need|mean|prefer|wish)"
     r"|are you (?:interested in|looking for|asking about)|(?:shall|should|may|can|could) i|want"
@@ -109,7 +110,7 @@ _OFFERS: Final = late_pattern(
 )
 _OFFER_END: Final = late_pattern(r"\s+(?:wissen|nennen|sagen|zeigen|erfahren|haben|sehen|geben|heraussuchen)$|[吗呢]$")
 _STATED_OFFER: Final = late_pattern(
-    r"(?:^|(?<=[.!?;:\n]))\s*(?:(?:if (?:you(?:['’]d)? (?:like|want|wish|need)|interested|so)|wenn (?:du|sie) "
+    r"(?:^|(?<=[.!?;:\n]))[^\S\n]*(?:(?:if (?:you(?:['’]d)? (?:like|want|wish|need)|interested|so)|wenn (?:du|sie) "
     r"(?:willst|möchtest|wollen|möchten)|falls gewünscht|si vous (?:voulez|le souhaitez)|si (?:quieres?|lo desea))\W+)?"
     r"(?:(?:just |please )?let me know (?:if|whether) you(?: would|['’]d)? (?:like|want|need|wish)(?: to (?:know|see))?"
     r"|(?:just )?(?:ask|tell me) if you (?:want|need|would like)"
@@ -132,7 +133,8 @@ _OF_THE_DIALOGUE: Final = frozenset(
 )
 _LONGEST_CHOICE: Final = 3
 _AFTERTHOUGHT: Final = late_pattern(
-    r"[\s,;.!?]*\b(?:sorry|please|bitte|entschuldigung|pardon|perdón|thanks|thank you|danke|merci|gracias|then|too)"
+    r"(?<![\s,;.!?])[\s,;.!?]*"
+    r"\b(?:sorry|please|bitte|entschuldigung|pardon|perdón|thanks|thank you|danke|merci|gracias|then|too)"
     r"\W*$",
     re.IGNORECASE,
 )
@@ -252,11 +254,11 @@ def _reply_to_offer(question: str, before: Sequence[Turn]) -> str | None:
     """
     last = next((turn for turn in reversed(before) if turn.role in ("user", "assistant")), None)
     said = _MARKER.sub("", last.text).strip() if last and last.role == "assistant" else ""
-    asked = _LAST_QUESTION.search(said)
+    asked = _last_question(said)
     stated = None if asked else _STATED_OFFER.search(said)
     if asked is None and stated is None:
         return None
-    offered = asked.group() if asked else stated["offer"] if stated else ""
+    offered = asked or (stated["offer"] if stated else "")
     asked_words = set(content_words(offered))
     if asked_words and asked_words <= _HELP_WORDS:
         return None  # "Anything else?" offers nothing
@@ -268,6 +270,18 @@ def _reply_to_offer(question: str, before: Sequence[Turn]) -> str | None:
     offer = " ".join(_OFFERS.sub("", offered.strip(), count=1).split()).rstrip(" ?？")
     offer = _OFFER_END.sub("", offer)
     return _accepted(question, offer, before, reply=agrees or declines, declined=bool(declines), choice=choice)
+
+
+def _last_question(text: str) -> str | None:
+    """The question that ends a text, with the punctuation behind it.
+
+    A pattern would try every character as the beginning: seconds for a long text, in which no other thread runs.
+    """
+    end = len(text)
+    while end and not (text[end - 1].isalnum() or text[end - 1] == "_"):
+        end -= 1
+    mark = _QUESTION_MARK.search(text, end)
+    return None if mark is None else text[max(text.rfind(stop, 0, mark.start()) for stop in _SENTENCE_ENDS) + 1 :]
 
 
 def _chosen(reply: str, asked: str, before: Sequence[Turn]) -> str | None:

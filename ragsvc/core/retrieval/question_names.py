@@ -56,8 +56,10 @@ _GERMAN: Final = late_pattern(
 that are rare in English questions, so not "die", "in", "was" or "hat"."""
 
 _FIRST_NOT_LATIN: Final = "\u0370"
-_NOT_LATIN: Final = late_pattern(r"[\u0370-\u1cff\u2e80-\uffef]+(?:[\s,-]+[\u0370-\u1cff\u2e80-\uffef]+)+")
-_LATIN: Final = late_pattern(r"[A-Za-z]+(?:[\s,-]+[A-Za-z]+)+")
+_NOT_LATIN: Final = late_pattern(
+    r"(?<![\u0370-\u1cff\u2e80-\uffef])[\u0370-\u1cff\u2e80-\uffef]+(?:[\s,-]+[\u0370-\u1cff\u2e80-\uffef]+)+"
+)
+_LATIN: Final = late_pattern(r"(?<![A-Za-z])[A-Za-z]+(?:[\s,-]+[A-Za-z]+)+")
 _CAPITALS: Final = late_pattern(r"(?<!\w)[A-Z]{3,}(?!\w)")
 _YEAR: Final = late_pattern(r" (?:19|20)\d\d ")
 _MONTHS: Final = "|".join(sorted(MONTH_NAMES - {"may", "mar", "mars"}, key=len, reverse=True))
@@ -99,7 +101,7 @@ def question_names(query: str) -> list[str]:
     shouted = any(word.lower() in QUESTION_STOP_WORDS for word in _CAPITALS.findall(text))
     for match in _NAME.finditer(text):
         words = match.group().split(" ")
-        if _SENTENCE_START.search(text, 0, match.start()) and not (len(words[0]) > 1 and words[0].isupper()):
+        if _starts_sentence(text, match.start()) and not (len(words[0]) > 1 and words[0].isupper()):
             words = words if words[0][0].isdigit() else words[1:]
         words = [
             word
@@ -115,6 +117,14 @@ def question_names(query: str) -> list[str]:
         found.extend(word for word in words if _DIGIT.search(word))  # "Q3 2023" may appear as "2023 Q3"
     plain = (_PLURAL.sub("", plain_text(name)) for name in found)
     return [name for name in dict.fromkeys(plain) if name.strip()]
+
+
+def _starts_sentence(text: str, start: int) -> bool:
+    """Whether a sentence starts at ``start``. Reads back to the last character that is no white space."""
+    before = start
+    while before and text[before - 1].isspace():
+        before -= 1
+    return _SENTENCE_START.search(text, max(0, before - 1), start) is not None
 
 
 def quotations(query: str) -> list[str]:

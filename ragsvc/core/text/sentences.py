@@ -23,8 +23,10 @@ _REFERENCE: Final = (
 """A mark that refers to a source or a note, such as ``[3]``, ``[1, 4]``, ``[a]`` or ``²``."""
 _MARKED: Final = rf"(?:[ \t\xa0]*{_REFERENCE}){{1,8}}"
 _ENDERS: Final = late_pattern(
-    rf"(?:([.!?…؟۔।]+)[\"'”’»›)\]]*(?:{_MARKED})?(?=\s|\Z)|([。！？｡]+)[”’」』）】\"]*(?:{_MARKED})?)"
+    rf"(?:(?<![.!?…؟۔।])([.!?…؟۔।]++)[\"'”’»›)\]]*(?:{_MARKED})?(?=\s|\Z)|([。！？｡]+)[”’」』）】\"]*(?:{_MARKED})?)"
 )
+"""A run of punctuation is tried from its beginning only: ten thousand full stops before a letter would take minutes."""
+
 _TRAILING_MARKS: Final = late_pattern(rf"(?<=[.!?…؟۔।。！？｡\"'”’»›)\]」』）】]){_MARKED}\Z")
 _LONGEST_MARKS: Final = 200
 _LAST_WORD: Final = late_pattern(r"[^\s(\[\"“„«]+\Z")

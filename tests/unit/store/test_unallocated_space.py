@@ -1,5 +1,6 @@
 """Copies of moved rows that SQLite leaves in unallocated space are overwritten while the database is in use."""
 
+import os
 import random
 import sqlite3
 import subprocess
@@ -134,6 +135,24 @@ def test_rows_are_written_and_read_meanwhile(tmp_path: Path) -> None:
     database.close()
     assert check(path) == "ok"
     assert not names.left_in(tmp_path)
+
+
+def test_closing_does_not_wait_until_a_large_file_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "test.sqlite"
+    database = Database(path)
+    database.write_sync(Names.create)
+    assert database.empty_log()
+    os.truncate(path, 100 << 30)  # zeros after the last page, which take no room and a minute to read
+    results: list[bool] = []
+    clearing = threading.Thread(target=lambda: results.append(database.erase_deleted(timeout_s=60)))
+    clearing.start()
+    time.sleep(1)
+    assert clearing.is_alive()
+    begin = time.monotonic()
+    database.close()
+    clearing.join()
+    assert time.monotonic() - begin < 5
+    assert results == [False]
 
 
 def test_a_reader_that_holds_the_log_prevents_it(tmp_path: Path) -> None:
