@@ -37,6 +37,7 @@ _PAGES_LOCKED: Final = 1 << 16
 """Files of at most this many pages (256 MB) are read once more while writers wait, a fraction of a second."""
 _BUSY_POLL_S: Final = 0.02
 _PROGRAM_GRACE_S: Final = 30.0
+_LEAST_BYTES_PER_S: Final = 20e6
 _STOP_POLL_S: Final = 0.05
 
 
@@ -50,7 +51,8 @@ def clear_unallocated_space(path: Path, *, timeout_s: float, stopped: threading.
     Writers are never held up for longer than a fraction of a second. ``False`` if the log was in use for ``timeout_s``
     seconds, if the disk is full, if the file is not of the layout that this module knows, or if it was stopped.
     """
-    deadline = time.monotonic() + timeout_s + _PROGRAM_GRACE_S
+    reading_s = path.stat().st_size / _LEAST_BYTES_PER_S if path.exists() else 0.0
+    deadline = time.monotonic() + timeout_s + _PROGRAM_GRACE_S + reading_s
     command = [sys.executable, "-P", "-m", __name__, str(path), str(timeout_s)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     quiet = subprocess.DEVNULL
@@ -126,25 +128,26 @@ class _File:
         return space
 
 
-def _clear(path: Path, deadline: float) -> bool:
+def _clear(path: Path, timeout_s: float) -> bool:
     with closing(_File(path)) as file, closing(sqlite3.connect(str(path), isolation_level=None)) as connection:
         connection.execute("PRAGMA busy_timeout=1000").close()
         if not file.is_known:
             return False
         pages = file.unclear()
         for begin in range(0, len(pages), _PAGES_PER_LOCK):
-            with _empty_log(connection, path, deadline):
+            with _empty_log(connection, path, timeout_s):
                 file.clear(pages[begin : begin + _PAGES_PER_LOCK])
         if file.pages <= _PAGES_LOCKED:  # rows that were moved meanwhile
-            with _empty_log(connection, path, deadline):
+            with _empty_log(connection, path, timeout_s):
                 file.clear(file.unclear())
     return True
 
 
 @contextmanager
-def _empty_log(connection: sqlite3.Connection, path: Path, deadline: float) -> Generator[None]:
+def _empty_log(connection: sqlite3.Connection, path: Path, timeout_s: float) -> Generator[None]:
     """Hold the write lock while the write-ahead log is empty; then commit a change, so that caches are read again."""
     log = path.with_name(f"{path.name}-wal")
+    deadline = time.monotonic() + timeout_s
     while True:
         ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         if not busy:
@@ -174,7 +177,7 @@ def _end_with_parent() -> None:
 def _main(path: str, timeout_s: str) -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        return 0 if _clear(Path(path), time.monotonic() + float(timeout_s)) else 1
+        return 0 if _clear(Path(path), float(timeout_s)) else 1
     except (LogInUse, OSError, sqlite3.Error):
         return 1
 
