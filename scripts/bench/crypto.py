@@ -18,11 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +30,7 @@ from ragsvc.crypto import hpke, sealed_headers
 from ragsvc.crypto.hpke_stream import StreamOpener, bind_request
 from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.base_revision import ROOT, checked_out
+from scripts.bench.fixed_provider import fixed_provider
 from scripts.bench.measuring import PeakMemory, machine, thread_seconds
 
 PATH = "/v1/chat/completions"
@@ -45,33 +43,6 @@ def upstream_events(tokens: int) -> bytes:
     last = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
     events = [{**made, "choices": delta}] * tokens + [{**made, "choices": last}]
     return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
-
-
-@contextmanager
-def fast_provider(tokens: int) -> Iterator[str]:
-    body = upstream_events(tokens)
-
-    class Provider(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def require(*, holds: bool) -> None:
@@ -211,7 +182,11 @@ class Revision:
 def compare_streams(base: Path | None, rounds: int, tokens: int) -> dict[str, Any]:
     """Stream in turn from each revision; returns its figures, and the memory by which each service grew at most."""
     roots = {"new": ROOT} if base is None else {"base": base, "new": ROOT}
-    with tempfile.TemporaryDirectory() as folder, fast_provider(tokens) as provider, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fixed_provider(upstream_events(tokens), media_type="text/event-stream") as provider,
+        ExitStack() as stack,
+    ):
         revisions: dict[str, Revision] = {}
         for name, root in roots.items():
             revisions[name] = Revision(root, Path(folder, name), provider, tokens)
@@ -250,7 +225,10 @@ def main() -> None:
             base = None if options.base is None else stack.enter_context(checked_out(options.base))
             print(json.dumps(compare_streams(base, options.streams, options.tokens), indent=2))
         return
-    with tempfile.TemporaryDirectory() as folder, fast_provider(options.tokens) as provider:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        fixed_provider(upstream_events(options.tokens), media_type="text/event-stream") as provider,
+    ):
         data_dir, config = Path(folder) / "data", Path(folder) / "ragsvc.toml"
         config.write_text(f'[[providers]]\nname = "bench"\nbase_url = "{provider}"\nmodels = ["fast"]\n')
         key = create_key(data_dir)

@@ -17,11 +17,7 @@ import json
 import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.base_revision import checked_out
+from scripts.bench.fixed_provider import fixed_provider
 from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
 
 Rankings = dict[str, list[list[Any]]]
@@ -54,34 +51,6 @@ _REPLY = {
     ],
     "usage": {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28},
 }
-
-
-@contextmanager
-def citing_provider() -> Iterator[str]:
-    """A chat provider on a free port whose answers cite the first source; yields its base URL."""
-    body = json.dumps(_REPLY).encode()
-
-    class Provider(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def make_report(folder: Path, pages: int, target: Path) -> None:
@@ -211,7 +180,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory() as name,
         checked_out(options.base) as base,
-        citing_provider() as provider,
+        fixed_provider(json.dumps(_REPLY).encode(), media_type="application/json") as provider,
     ):
         folder = Path(name)
         make_report(options.folder, options.pages, folder / "report.pdf")
