@@ -22,6 +22,7 @@ from ragsvc.index.memory_words import MemoryWordScorer
 from ragsvc.services.early_pages import EarlyPages
 from ragsvc.store.document_rows import get_by_row_id
 from tests.support.in_process_ingest import InProcessIngest, LineParser, ObservedEmbedder
+from tests.support.processing_documents import parsing_document
 from tests.support.stored_documents import ACME
 
 pytestmark = pytest.mark.anyio
@@ -233,20 +234,4 @@ def test_documents_that_wait_for_recognition_share_a_bounded_number_of_early_pas
 
 
 def _document() -> Document:
-    return Document(
-        id=DocumentId(7),
-        public_id="doc_7",
-        tenant=ACME,
-        collection_id=CollectionId(3),
-        collection="reports",
-        filename="a.pdf",
-        media_type="application/pdf",
-        size_bytes=1,
-        sha256="",
-        status=DocumentStatus.PROCESSING,
-        stage=Stage.PARSING,
-        metadata={},
-        problems=[],
-        created_at=1,
-        updated_at=1,
-    )
+    return parsing_document(7, collection_id=CollectionId(3), collection="reports", filename="a.pdf")

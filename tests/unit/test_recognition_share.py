@@ -6,10 +6,11 @@ import anyio
 import msgspec
 import pytest
 
-from ragsvc.core.documents import Document, DocumentStatus, Stage
-from ragsvc.core.ids import CollectionId, DocumentId, TenantId
+from ragsvc.core.documents import Document, Stage
+from ragsvc.core.ids import DocumentId
 from ragsvc.core.ports.parsing import RecognitionTurn
 from ragsvc.services.recognition_share import FEW_PAGES, JobPlace, RecognitionShare
+from tests.support.processing_documents import parsing_document
 
 pytestmark = pytest.mark.anyio
 
@@ -29,25 +30,7 @@ class Clock:
 
 
 def scan(number: int) -> Document:
-    return Document(
-        id=DocumentId(number),
-        public_id=f"doc_{number}",
-        tenant=TenantId("acme"),
-        collection_id=CollectionId(1),
-        collection="default",
-        filename=f"{number}.pdf",
-        media_type="application/pdf",
-        size_bytes=1,
-        sha256="",
-        status=DocumentStatus.PROCESSING,
-        stage=Stage.PARSING,
-        metadata={},
-        problems=[],
-        created_at=1,
-        updated_at=1,
-        pages_total=12,
-        pages_done=2,
-    )
+    return parsing_document(number, pages_total=12, pages_done=2)
 
 
 async def test_a_scan_gives_its_place_to_another_job_once() -> None:
