@@ -5,7 +5,7 @@ Entries are written in the transaction that makes the change. Callers own the tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select
@@ -27,16 +27,25 @@ def append_change(
     connection: Connection, document: Document, operation: IndexOperation, passage_ids: Sequence[PassageId]
 ) -> None:
     """Log a change of passages of one document; without passages there is nothing to log."""
-    if not passage_ids:
-        return
-    connection.execute(
-        insert(_index_log).values(
-            collection_id=document.collection_id,
-            op=operation,
-            document_id=document.id,
-            passage_ids=np.array(passage_ids, dtype="<i8").tobytes(),
-        )
-    )
+    append_changes(connection, operation, [(document, passage_ids)])
+
+
+def append_changes(
+    connection: Connection, operation: IndexOperation, changes: Iterable[tuple[Document, Sequence[PassageId]]]
+) -> None:
+    """Log the same change of several documents, each with its passages; see ``append_change``."""
+    rows = [
+        {
+            "collection_id": document.collection_id,
+            "op": operation,
+            "document_id": document.id,
+            "passage_ids": np.array(passage_ids, dtype="<i8").tobytes(),
+        }
+        for document, passage_ids in changes
+        if passage_ids
+    ]
+    if rows:
+        connection.execute(insert(_index_log), rows)
 
 
 def passage_ids_of_document(connection: Connection, document_id: DocumentId) -> list[PassageId]:

@@ -6,23 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from ragsvc.core.documents import Document, DocumentStatus, Stage
-from ragsvc.core.ids import DocumentId
+from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.core.ports.parsing import ParsedDocument
 from ragsvc.store.document_rows import document_of, select_documents
+from ragsvc.store.index_log_rows import append_changes
 from ragsvc.store.parsed_rows import page_values, passage_values
 from ragsvc.store.serving_model import serving_model
-from ragsvc.store.tables import DocumentRow, EmbeddingRow, IndexLogRow, JobRow, PageRow, PassageRow, table_of
+from ragsvc.store.tables import DocumentRow, EmbeddingRow, JobRow, PageRow, PassageRow, table_of
 
 _documents = table_of(DocumentRow)
 _pages = table_of(PageRow)
 _passages = table_of(PassageRow)
 _embeddings = table_of(EmbeddingRow)
-_index_log = table_of(IndexLogRow)
 _jobs = table_of(JobRow)
 
 _encode = msgspec.json.encode
@@ -83,9 +82,9 @@ def _insert_content(connection: Connection, wanted: Sequence[EmbeddedDocument], 
         .where(_passages.c.document_id.in_(document_ids))
         .order_by(_passages.c.document_id, _passages.c.ordinal)
     )
-    passage_ids: dict[int, list[int]] = {document_id: [] for document_id in document_ids}
+    passage_ids: dict[int, list[PassageId]] = {document_id: [] for document_id in document_ids}
     for passage_id, document_id in connection.execute(statement):
-        passage_ids[document_id].append(passage_id)
+        passage_ids[document_id].append(PassageId(passage_id))
     connection.execute(
         insert(_embeddings),
         [
@@ -94,18 +93,7 @@ def _insert_content(connection: Connection, wanted: Sequence[EmbeddedDocument], 
             for passage_id, vector in zip(passage_ids[entry.document.id], entry.vectors, strict=True)
         ],
     )
-    connection.execute(
-        insert(_index_log),
-        [
-            {
-                "collection_id": entry.document.collection_id,
-                "op": "add",
-                "document_id": entry.document.id,
-                "passage_ids": np.array(passage_ids[entry.document.id], dtype="<i8").tobytes(),
-            }
-            for entry in wanted
-        ],
-    )
+    append_changes(connection, "add", ((entry.document, passage_ids[entry.document.id]) for entry in wanted))
 
 
 def _make_ready(connection: Connection, wanted: Sequence[EmbeddedDocument], *, model: EmbeddingModel, now: int) -> None:
