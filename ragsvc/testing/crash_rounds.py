@@ -61,7 +61,7 @@ _BACKUP_ROUND = 6
 """Every so many rounds the service is only killed after a backup has ended."""
 _UPGRADE_SHARE = 0.3
 """Of the rounds, in which an upgrade of a directory of an earlier release is killed as well."""
-_LONG_SHARE = 0.15
+_LONG_SHARE = 0.05
 _LONG_LINES = 500
 _ERASED_WORDS = 20
 _PAUSE_BEFORE_KILL_S = 0.05
