@@ -26,7 +26,7 @@ READERS = (sentence_spans, question_names, quotations, follow_up)
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize(
-    "repeated", [".", "?!", "。", "a", "中", "(1) ", "$1 ", "a-1 ", "Ab ", " ", "\n", "1,", ", ", "? "]
+    "repeated", [".", "?!", "。", "。中", "a", "中", "(1) ", "$1 ", "a-1 ", "Ab ", " ", "\n", "1,", ", ", "? "]
 )
 def test_a_hundred_thousand_characters_take_seconds_at_most(read: Callable[[str], object], repeated: str) -> None:
     text = repeated * (100_000 // len(repeated)) + "x"

@@ -30,7 +30,7 @@ _ENDERS: Final = late_pattern(
 _TRAILING_MARKS: Final = late_pattern(rf"(?<=[.!?…؟۔।。！？｡\"'”’»›)\]」』）】]){_MARKED}\Z")
 _LONGEST_MARKS: Final = 200
 _LAST_WORD: Final = late_pattern(r"[^\s(\[\"“„«]+\Z")
-_NEXT_WORD: Final = late_pattern(r"\s*[\"'“„«‘(\[]*(\S[^\s.,;:!?]*)")
+_NEXT_WORD: Final = late_pattern(r"\s*[\"'“„«‘(\[]*(\S[^\s.,;:!?]{0,99})")
 _LIST_MARKER: Final = late_pattern(
     r"[ \t]*(?:[•●▪◦‣■□○–—*·➢✓✗☑☒◻❑◆❖→⇨-][ \t]|\(?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)][ \t]|#{1,6} )"
 )
@@ -124,8 +124,7 @@ def strip_span(text: str, start: int, end: int) -> Span | None:
 def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     """Whether this run of sentence-final punctuation, closing quotes and reference marks ends a sentence."""
     mark = _TRAILING_MARKS.sub("", match.group())
-    following = _NEXT_WORD.match(text, match.end())
-    if mark[0] in "。！？｡" or following is None:
+    if mark[0] in "。！？｡" or (following := _NEXT_WORD.match(text, match.end())) is None:
         return True
     next_word = following.group(1)
     if next_word[0].islower() and len(mark) < len(match.group()):
