@@ -85,10 +85,10 @@ def _refuse_unknown_files(data_dir: Path, keys: DataKeys | None) -> None:
 
 def _unknown_files(data_dir: Path, keys: DataKeys | None, references: set[tuple[str, str]]) -> list[Path]:
     """Stored files that are neither the plain nor the encrypted file of a document."""
-    plain = BlobStore(data_dir).unknown_files(references)
-    sealed = [] if keys is None else BlobStore(data_dir, keys).unknown_files(references)
-    unknown = plain if keys is None else [path for path in plain if path in set(sealed)]
-    return [path for path in unknown if path.suffix != _UNFINISHED]
+    unknown = set(BlobStore(data_dir).unknown_files(references))
+    if keys is not None:
+        unknown &= set(BlobStore(data_dir, keys).unknown_files(references))
+    return [data_dir / name for name in sorted(unknown) if not name.endswith(_UNFINISHED)]
 
 
 def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int:
