@@ -41,6 +41,7 @@ from ragsvc.core.defaults import (
     MAX_TOP_K,
 )
 from ragsvc.core.errors import ConfigurationError
+from ragsvc.core.file_places import endpoint_problem, parse_files_url
 from ragsvc.core.gateway.provider_settings import ProviderSettings, header_problems, with_model_objects
 from ragsvc.core.network import public_url_problem
 from ragsvc.core.origins import AllowedOrigins
@@ -233,6 +234,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Stored responses that a tenant may have; no limit by default."""
     max_feedback_per_tenant: Positive | None = None
     """Pieces of feedback on answers that a tenant may have; no limit by default."""
+    files_url: str | None = None
+    """Where uploaded files are stored instead of ``blobs/`` in the data directory: ``s3://BUCKET/PREFIX`` (needs the
+    extra ``s3``; credentials from ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY`` and ``AWS_SESSION_TOKEN``, or the
+    role of the machine), or ``file:///FOLDER``, a folder that exists."""
+    files_endpoint: str | None = None
+    """Address of an S3 store that is not Amazon's, such as ``http://127.0.0.1:8333``; without it, that of
+    ``AWS_ENDPOINT_URL`` or of the region."""
+    files_region: str | None = None
+    """Region of the bucket; without it, that of ``AWS_REGION``, else ``us-east-1``."""
+    files_cache_bytes: Annotated[int, Meta(ge=0)] = 2 << 30
+    """Disk space in the data directory for copies of files of a bucket; 0 keeps a copy only while it is read."""
     quarantine_days: Annotated[int, Meta(ge=0)] = 30
     """Days that a stored file without a document is kept in ``quarantine/`` before it is deleted; 0 keeps it."""
 
@@ -448,7 +460,21 @@ def _convert_each(
     public_url = values.get("public_url")
     if public_url is not None and (problem := public_url_problem(public_url)):
         problems.append(f"public_url: {problem}")
+    problems += _problems_of_place(values.get("files_url"), values.get("files_endpoint"))
     return values
+
+
+def _problems_of_place(files_url: str | None, endpoint: str | None) -> list[str]:
+    """What is wrong with the place of the files. Its values are not quoted: they could hold credentials."""
+    problems: list[str] = []
+    if files_url is not None:
+        try:
+            parse_files_url(files_url)
+        except ValueError as error:
+            problems.append(f"files_url: {error}")
+    if endpoint is not None and (problem := endpoint_problem(endpoint)):
+        problems.append(f"files_endpoint: {problem}")
+    return problems
 
 
 def _choices(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - any annotation

@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.support.recording_provider import RecordingProvider
+from tests.support.s3_server import S3Server, s3_program
 from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
@@ -209,6 +210,24 @@ def tenant(new_tenant: Callable[..., Tenant]) -> Tenant:
 def anonymous(service: RunningService) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=service.url, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def running_s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(s3_program(), tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_server(running_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A real S3 server, with its credentials in the environment."""
+    for name, value in running_s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return running_s3_server
 
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"

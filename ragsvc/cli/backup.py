@@ -31,6 +31,11 @@ async def backup(target: Target, destination: Path, output: Output, *, keep: int
     )
     for path in result.manifest.missing:
         output.note(f"warning: {path} is missing in the data directory; the snapshot lacks it")
+    if result.manifest.files_at is not None:
+        output.note(
+            "The snapshot holds the database and the keys. The uploaded files are at "
+            f"{result.manifest.files_at} and are not in it: protect them there, for example by versions of the bucket."
+        )
     output.result(
         {"object": "backup", **_summary(result.manifest), **_growth(result)}, lambda console: _show(result, console)
     )
@@ -68,6 +73,10 @@ async def restore(target: Target, source: Path, output: Output, *, snapshot: str
     manifest = await anyio.to_thread.run_sync(lambda: restore_directory(source, settings.data_dir, snapshot=snapshot))
     for path in manifest.missing:
         output.note(f"warning: {path} was missing when the backup was made")
+    if manifest.files_at is not None:
+        output.note(
+            f"The uploaded files are not in the snapshot: set files_url to {manifest.files_at} before the start."
+        )
     if manifest.encrypted:
         await anyio.to_thread.run_sync(_check_master_key, settings, output)
     words = (
@@ -108,6 +117,7 @@ def _summary(manifest: BackupManifest) -> dict[str, object]:
         "files": len(manifest.files),
         "size_bytes": manifest.size_bytes,
         "missing": list(manifest.missing),
+        "files_at": manifest.files_at,
     }
 
 

@@ -81,23 +81,26 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     keys = await anyio.to_thread.run_sync(settings.open_data_keys)
     note(health_checks.encryption(settings.data_dir, settings.master_key_file))
     if locked:
-        take(await _examine(settings.data_dir, settings.data_dir, keys, deep=deep))
+        take(await _examine(settings.data_dir, settings, keys, deep=deep))
         note(Check("indexes", CheckState.WARN, "not compared: a running service holds the data directory"))
         return
     lock = DataDirectoryLock(settings.data_dir)
     try:
         lock.acquire()
         with examined_copy(settings.data_dir) as copy:
-            is_sound = take(await _examine(copy, settings.data_dir, keys, deep=deep))
+            is_sound = take(await _examine(copy, settings, keys, deep=deep))
             if not is_sound or not has_model:
                 reason = "the embedding model cannot be read" if is_sound else "the database or its files are damaged"
                 note(Check("indexes", CheckState.WARN, f"not compared: {reason}"))
             elif not await anyio.to_thread.run_sync(health_checks.has_newest_schema, copy, keys):
                 note(Check("indexes", CheckState.WARN, "not compared: the comparison would upgrade the database"))
             else:
-                take(iter(await _indexes(msgspec.structs.replace(settings, data_dir=copy))))
+                examined = msgspec.structs.replace(
+                    settings, data_dir=copy, files_url=None
+                )  # the copy must not touch files
+                take(iter(await _indexes(examined)))
     except CommandFailed as failure:
-        take(await _examine(settings.data_dir, settings.data_dir, keys, deep=deep))
+        take(await _examine(settings.data_dir, settings, keys, deep=deep))
         note(Check("indexes", CheckState.WARN, f"not compared: {failure.message}"))
     except OSError as error:
         note(Check("indexes", CheckState.WARN, f"not compared: the directory cannot be copied ({error.strerror})"))
@@ -105,14 +108,14 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
         lock.release()
 
 
-async def _examine(database_dir: Path, data_dir: Path, keys: DataKeys | None, *, deep: bool) -> Iterator[Check]:
-    """Check the database in ``database_dir``, and the stored files of ``data_dir`` if the database is sound."""
+async def _examine(database_dir: Path, settings: Settings, keys: DataKeys | None, *, deep: bool) -> Iterator[Check]:
+    """Check the database in ``database_dir``, and the stored files if the database is sound."""
 
     def examine() -> list[Check]:
         checks = list(health_checks.database(database_dir, keys))
         if any(check.state is CheckState.FAIL for check in checks):
             return checks
-        checks += health_checks.files(data_dir, keys, database_dir=database_dir, deep=deep)
+        checks += health_checks.files(settings, keys, database_dir=database_dir, deep=deep)
         if deep:
             checks += health_checks.texts(database_dir, keys)
         return checks

@@ -17,7 +17,17 @@ from ragsvc.cli.failures import CommandFailed
 from ragsvc.core.byte_sizes import size
 
 _NOT_COPIED: Final = frozenset(
-    {"blobs", "uploads", "quarantine", "models", "ragsvc.lock", "ragsvc.pid", "ragsvc.reserve"}
+    {
+        "blobs",
+        "file_cache",
+        "files.location",
+        "uploads",
+        "quarantine",
+        "models",
+        "ragsvc.lock",
+        "ragsvc.pid",
+        "ragsvc.reserve",
+    }
 )
 _LARGE_MODEL_FILE: Final = 1 << 20
 _SPARE_BYTES: Final = 64 << 20

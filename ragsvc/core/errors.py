@@ -39,6 +39,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── UpstreamRejected          the provider refuses this server's key or account; the operator has to act
     ├── AttestationUnavailable    this machine provides no attestation reports
     ├── StorageFull
+    ├── StorageUnavailable        the store of the uploaded files does not answer or refuses
     ├── StoredDataDamaged         a stored file or text is missing or was altered
     ├── ServiceStarting
     ├── ShuttingDown
@@ -372,6 +373,13 @@ class StorageFull(RagsvcError):
     """The disk is full. Nothing of the request was stored."""
 
     code = "storage_full"
+    retryable = True
+
+
+class StorageUnavailable(RagsvcError):
+    """The store of the uploaded files, such as an S3 bucket, cannot be used at the moment. Nothing was stored."""
+
+    code = "storage_unavailable"
     retryable = True
 
 

@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -40,7 +39,7 @@ from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import attachment_rows, file_rows, passage_rows
 from ragsvc.store import document_rows as rows
 from ragsvc.store import job_rows as jobs
-from ragsvc.store.blobs import BlobStore, EncryptedFile, IncomingFile, check_size
+from ragsvc.store.blobs import BlobStore, FileContent, IncomingFile, check_size
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.document_changes import change_document
@@ -418,12 +417,13 @@ class DocumentService:
             raise StoredDataDamaged(f"The stored text of page {number} is damaged. Upload the document again.")
         return page
 
-    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, Path | EncryptedFile]:
-        """The stored file: its path, or a reader if it is encrypted on disk.
+    async def content(self, tenant: TenantId, public_id: str) -> tuple[Document, FileContent]:
+        """The stored file: its path, or a reader if it is encrypted or stored elsewhere.
 
         Raises:
             DocumentNotFound: the tenant has no such document.
             StoredDataDamaged: the file is missing or was altered; the document then has a problem that says so.
+            StorageUnavailable: the file is stored elsewhere and cannot be fetched.
         """
         document = await self.get(tenant, public_id)
         try:

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 from sqlalchemy import Connection
 
-from ragsvc.core.errors import Overloaded, ShuttingDown
+from ragsvc.core.errors import Overloaded, ShuttingDown, StorageUnavailable
 from ragsvc.core.ids import TenantId
 from ragsvc.services.file_locks import FileLocks
 from ragsvc.store.blobs import BlobStore
@@ -68,11 +68,12 @@ class FileRemovals:
             lambda connection: is_used(connection, tenant, sha256, ignore_doomed=ignore_doomed)
         ):
             return False
-        existed = await anyio.to_thread.run_sync(self._blobs.path(tenant, sha256).exists)
         try:
+            existed = await anyio.to_thread.run_sync(self._blobs.exists, tenant, sha256)
             await anyio.to_thread.run_sync(self._blobs.remove, tenant, sha256)
-        except OSError as error:
-            logger.warning("the file %s could not be removed (%s); this is tried again", sha256[:12], error.strerror)
+        except (OSError, StorageUnavailable) as error:
+            reason = error.strerror if isinstance(error, OSError) else error.code
+            logger.warning("the file %s could not be removed (%s); this is tried again", sha256[:12], reason)
             now = int(time.time())
             self._note(lambda connection: add_removal(connection, tenant, sha256, now=now))
             return False

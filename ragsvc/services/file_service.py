@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 import anyio
@@ -28,7 +27,7 @@ from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import file_rows
-from ragsvc.store.blobs import BlobStore, EncryptedFile, IncomingFile
+from ragsvc.store.blobs import BlobStore, FileContent, IncomingFile
 from ragsvc.store.database import Database
 from ragsvc.store.disk_space import DiskSpace
 from ragsvc.store.file_deletion_rows import DeletedFile, delete_file
@@ -237,12 +236,13 @@ class FileService:
 
     async def content(
         self, tenant: TenantId, public_id: str, *, reach: FileReach = WHOLE_TENANT
-    ) -> tuple[UploadedFile, Path | EncryptedFile]:
-        """The stored bytes: their path, or a reader if they are encrypted on disk.
+    ) -> tuple[UploadedFile, FileContent]:
+        """The stored bytes: their path, or a reader if they are encrypted or stored elsewhere.
 
         Raises:
             FileNotFound: the caller has no such file.
             StoredDataDamaged: the bytes are missing or were altered.
+            StorageUnavailable: the bytes are stored elsewhere and cannot be fetched.
         """
         file = await self.get(tenant, public_id, reach=reach)
         try:

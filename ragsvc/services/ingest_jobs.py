@@ -34,6 +34,7 @@ from ragsvc.core.errors import (
     Overloaded,
     ShuttingDown,
     StorageFull,
+    StorageUnavailable,
     StoredDataDamaged,
 )
 from ragsvc.core.file_types import PICTURES
@@ -346,7 +347,7 @@ class IngestService:
                     )
                 ingested = await small.ingest([job.document for job in jobs])
                 again = False
-        except (StorageFull, Overloaded):
+        except (StorageFull, StorageUnavailable, Overloaded):
             return False
         except ShuttingDown:
             pass
@@ -512,7 +513,7 @@ class IngestService:
             if failure is not None:
                 observed.end(failure.reason)
                 await self._fail(job, code=failure.reason, message=failure.message)
-        except (StorageFull, Overloaded):
+        except (StorageFull, StorageUnavailable, Overloaded):
             return False
         return True
 
@@ -522,7 +523,8 @@ class IngestService:
         """Run a job; ``None`` when it has ended, or the reason why the document cannot be ingested.
 
         Raises:
-            StorageFull, Overloaded: a passing fault; this includes every fault of the disk, whichever library met it.
+            StorageFull, StorageUnavailable, Overloaded: a passing fault; this includes every fault of the disk,
+                whichever library met it.
             ShuttingDown, RecognitionDeferred: as ``_attempt``.
         """
         document = job.document
@@ -533,7 +535,7 @@ class IngestService:
             observed.end()
         except DocumentGone:
             return None
-        except (ShuttingDown, Overloaded, RecognitionDeferred):
+        except (ShuttingDown, Overloaded, StorageUnavailable, RecognitionDeferred):
             raise
         except ExtractionFailed as error:
             self._raise_if_disk_is_full(error, suspect=error.reason in _MAY_NEED_DISK)

@@ -21,7 +21,7 @@ import msgspec
 
 from ragsvc.core.access.api_keys import ApiKey
 from ragsvc.core.documents import Document
-from ragsvc.core.errors import DocumentNotFound
+from ragsvc.core.errors import DocumentNotFound, StoredDataDamaged
 from ragsvc.core.ids import TenantId
 from ragsvc.store import (
     conversation_rows,
@@ -213,7 +213,7 @@ class TenantExport:
         pieces = self._blobs.chunks(stored.tenant, stored.sha256)
         try:
             piece = await anyio.to_thread.run_sync(_next, pieces)
-        except FileNotFoundError:
+        except (FileNotFoundError, StoredDataDamaged):
             missing.append(public_id)
             return
         yield _header(name, stored.size_bytes)

@@ -43,7 +43,8 @@ class ArchivedFile(msgspec.Struct, frozen=True, kw_only=True):
 class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     """The content of a snapshot. ``missing`` are the paths of files that the database names and the disk lacked.
 
-    ``directory_id`` and ``data_dir`` name the data directory. Snapshots of earlier releases have neither.
+    ``directory_id`` and ``data_dir`` name the data directory. Snapshots of earlier releases have neither. ``files_at``
+    is where the uploaded files are if they are not in the data directory, and then not in the snapshot either.
     """
 
     format: Literal[1] = _FORMAT
@@ -56,6 +57,7 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
     directory_id: str | None = None
     data_dir: str | None = None
+    files_at: str | None = None
 
     @property
     def size_bytes(self) -> int:

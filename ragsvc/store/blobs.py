@@ -1,6 +1,7 @@
-"""Stores uploaded files under their SHA-256, per tenant.
+"""Stores uploaded files under their SHA-256, per tenant, encrypted if the data directory is.
 
-A file is written to a temporary path, synced, then renamed, so a file under its final name is complete.
+An upload is written to a temporary path and synced, then given to the storage: a folder (``local_files``) or a bucket
+(``object_files``).
 """
 
 from __future__ import annotations
@@ -12,20 +13,27 @@ import re
 import secrets
 import shutil
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import AbstractContextManager
+from datetime import date
 from pathlib import Path
 from typing import BinaryIO
 
 from ragsvc.core.errors import CryptoFailure, StorageFull, StoredDataDamaged, TooLarge
 from ragsvc.core.ids import TenantId
+from ragsvc.core.ports.file_storage import FileStorage, StoredEntry
 from ragsvc.core.storage_faults import is_storage_fault
-from ragsvc.crypto.at_rest import EncryptedReader, EncryptingWriter, MasterKeys, decrypt_chunks
+from ragsvc.crypto.at_rest import READ_BYTES, EncryptedReader, EncryptingWriter, MasterKeys, decrypt_chunks
 from ragsvc.store.data_keys import DataKeys
+from ragsvc.store.local_files import LocalFiles
 
+BLOBS = "blobs"
 QUARANTINE = "quarantine"
 RENDITIONS = "page_renditions"
 _PIECE_BYTES = 1 << 18
+_NAME_PARTS = 4
+_PREFIX_LENGTH = 2
 _SAFE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -80,10 +88,30 @@ class IncomingFile:
         self.path.unlink(missing_ok=True)
 
 
-class EncryptedFile:
-    """The plain content of a file that is encrypted on disk; each iteration reads the file again."""
+class FetchedFile:
+    """The content of a file that is stored elsewhere; each iteration reads its local copy, fetched if there is none."""
 
-    def __init__(self, path: Path, masters: MasterKeys, *, context: bytes) -> None:
+    def __init__(self, copy: Callable[[], AbstractContextManager[Path]]) -> None:
+        self._copy = copy
+
+    def pieces(self, begin: int, end: int) -> Generator[bytes]:
+        """The bytes ``[begin, end)`` in pieces."""
+        with self._copy() as path:
+            file = path.open("rb")
+        with file:  # the copy may be removed while it is read
+            file.seek(begin)
+            while begin < end and (piece := file.read(min(READ_BYTES, end - begin))):
+                begin += len(piece)
+                yield piece
+
+
+class EncryptedFile:
+    """The plain content of a file that is encrypted as stored; each iteration reads the file again."""
+
+    def __init__(
+        self, path: Path | Callable[[], AbstractContextManager[Path]], masters: MasterKeys, *, context: bytes
+    ) -> None:
+        """``path``: of the stored file, or what gives a local copy of it."""
         self._path = path
         self._masters = masters
         self._context = context
@@ -103,8 +131,18 @@ class EncryptedFile:
     @contextlib.contextmanager
     def opened(self) -> Generator[EncryptedReader]:
         """A reader of the file. Raises ``CryptoFailure``."""
-        with self._path.open("rb") as file:
+        with self._opened() as file:
             yield EncryptedReader(file, self._masters, context=self._context)
+
+    def _opened(self) -> BinaryIO:
+        if isinstance(self._path, Path):
+            return self._path.open("rb")
+        with self._path() as copy:
+            return copy.open("rb")  # the copy may be removed while it is read
+
+
+FileContent = Path | EncryptedFile | FetchedFile
+"""The content of a stored file for random access: its path, or what reads it."""
 
 
 class ComparedFiles:
@@ -131,26 +169,35 @@ class ComparedFiles:
 
 
 class BlobStore:
-    """Files under ``root/blobs/<tenant>/<2 hex>/<sha256>``; uploads in progress under ``root/uploads``.
+    """Files under ``blobs/<tenant>/<2 hex>/<sha256>`` of a storage; uploads in progress under ``root/uploads``.
 
     With ``keys``, files are encrypted before they reach the disk, and their names reveal nothing; ``readable`` then
     needs ``memory_folder``, a folder on an in-memory file system.
     """
 
     def __init__(
-        self, root: Path, keys: DataKeys | None = None, *, memory_folder: Path | None = None, create: bool = True
+        self,
+        root: Path,
+        keys: DataKeys | None = None,
+        *,
+        memory_folder: Path | None = None,
+        create: bool = True,
+        files: FileStorage | None = None,
     ) -> None:
-        """``create``: make the folders that do not exist."""
+        """``files``: where complete files are, by default in ``root``. ``create``: make the folders that do not exist.
+
+        ``root`` is the data directory. Uploads in progress and renditions are in it wherever the files are.
+        """
         self._keys = keys
         self._memory_folder = memory_folder
         self._compared = ComparedFiles()
         self.root = root
-        self.folder = root / "blobs"
+        self.files: FileStorage = LocalFiles(root) if files is None else files
         self.renditions = root / RENDITIONS
         self._uploads = root / "uploads"
-        self._durable: set[Path] = set()
         if create:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if isinstance(self.files, LocalFiles):
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._uploads.mkdir(parents=True, exist_ok=True)
 
     def incoming(self, *, limit_bytes: int, what: str = "document") -> IncomingFile:
@@ -164,10 +211,30 @@ class BlobStore:
                 what=what,
             )
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the stored files, of a storage that is a folder."""
+        return self._local.path(BLOBS)
+
     def path(self, tenant: TenantId, sha256: str) -> Path:
-        """The path of the file on disk, stored or not; ``readable`` and ``chunks`` give its plain content."""
-        folder, name = self._place(tenant, sha256)
-        return self.folder / folder / name[:2] / name
+        """The path of the file on disk, stored or not, of a storage that is a folder.
+
+        ``readable`` and ``chunks`` give the plain content, of any storage.
+        """
+        return self._local.path(self.name(tenant, sha256))
+
+    @property
+    def _local(self) -> LocalFiles:
+        assert isinstance(self.files, LocalFiles)  # noqa: S101 - callers that need a path have local files
+        return self.files
+
+    def name(self, tenant: TenantId, sha256: str) -> str:
+        """The name of the file in the storage."""
+        return stored_name(*self._place(tenant, sha256))
+
+    def exists(self, tenant: TenantId, sha256: str) -> bool:
+        """Whether the file is stored, intact or not."""
+        return self.files.find(self.name(tenant, sha256)) is not None
 
     def rendition_folder(self, tenant: TenantId, sha256: str) -> Path:
         """The folder for what is made from a file, pictures of its pages for example; removed with the file."""
@@ -176,7 +243,7 @@ class BlobStore:
 
     @property
     def encrypted(self) -> bool:
-        """Whether files on disk are encrypted."""
+        """Whether files are encrypted as stored."""
         return self._keys is not None
 
     @contextlib.contextmanager
@@ -190,7 +257,8 @@ class BlobStore:
             CryptoFailure: the file was altered or replaced by another one.
         """
         if self._keys is None or self._memory_folder is None:
-            yield self.path(tenant, sha256)
+            with self._copy(tenant, sha256) as path:
+                yield path
             return
         copy = self._memory_folder / secrets.token_hex(12)
         try:
@@ -221,32 +289,74 @@ class BlobStore:
 
     def chunks(self, tenant: TenantId, sha256: str) -> Iterator[bytes]:
         """The plain content in pieces. Raises ``CryptoFailure`` if the file was altered or replaced by another one."""
-        with self.path(tenant, sha256).open("rb") as file:
+        with self._copy(tenant, sha256) as path:
+            file = path.open("rb")
+        with file:
             if self._keys is not None:
                 yield from decrypt_chunks(file, self._keys.masters, context=sha256.encode())
                 return
             while piece := file.read(_PIECE_BYTES):
                 yield piece
 
-    def content(self, tenant: TenantId, sha256: str) -> Path | EncryptedFile:
-        """The content of a file for random access: its path, or a reader if it is encrypted on disk."""
-        path = self.path(tenant, sha256)
-        return path if self._keys is None else EncryptedFile(path, self._keys.masters, context=sha256.encode())
+    def content(self, tenant: TenantId, sha256: str) -> FileContent:
+        """The content of a file for random access: its path, or a reader if it is encrypted or stored elsewhere."""
+        if not self.files.is_elsewhere:
+            path = self.path(tenant, sha256)
+            return path if self._keys is None else EncryptedFile(path, self._keys.masters, context=sha256.encode())
 
-    def check(self, tenant: TenantId, sha256: str) -> None:
+        def copy() -> AbstractContextManager[Path]:
+            return self._copy(tenant, sha256)
+
+        if self._keys is None:
+            return FetchedFile(copy)
+        return EncryptedFile(copy, self._keys.masters, context=sha256.encode())
+
+    def check(self, tenant: TenantId, sha256: str, *, fresh: bool = False) -> None:
         """Read a stored file completely and compare it with its SHA-256.
 
         An encrypted file that was compared before, in this process, is only decrypted, which authenticates each byte.
+        Of a storage that makes copies, the copy is compared, and fetched again if it is damaged; ``fresh`` fetches it
+        in any case.
 
         Raises:
             StoredDataDamaged: the file is missing, cannot be read, or has other content.
         """
         try:
-            is_same = self._has_hash(tenant, sha256)
+            if self.files.makes_copies:
+                self._check_copy(tenant, sha256, fresh=fresh)
+            else:
+                with self._copy(tenant, sha256) as path:
+                    self._verify(path, sha256)
         except FileNotFoundError as error:
             raise StoredDataDamaged(
                 "The stored file of this document is missing. Upload the document again."
             ) from error
+
+    def _check_copy(self, tenant: TenantId, sha256: str, *, fresh: bool) -> None:
+        if not fresh:
+            with contextlib.suppress(StoredDataDamaged), self._copy(tenant, sha256) as path:
+                self._verify(path, sha256)
+                return
+        with self._copy(tenant, sha256, fresh=True):
+            pass  # it was verified when it was fetched
+
+    def _copy(self, tenant: TenantId, sha256: str, *, fresh: bool = False) -> AbstractContextManager[Path]:
+        """The file as it is stored, at a local path. Raises ``StoredDataDamaged`` if it was fetched and is damaged."""
+        return self.files.local_copy(
+            self.name(tenant, sha256), verify=lambda path: self._verify(path, sha256), fresh=fresh
+        )
+
+    def _verify(self, path: Path, sha256: str) -> None:
+        """Compare a file with its hash.
+
+        Raises:
+            FileNotFoundError: there is no file.
+            StoredDataDamaged: it cannot be read, or has other content.
+        """
+        try:
+            is_same = self._has_hash(path, sha256)
+        except FileNotFoundError:
+            raise
         except (OSError, CryptoFailure) as error:
             raise StoredDataDamaged(
                 "The stored file of this document cannot be read. Upload the document again."
@@ -256,14 +366,14 @@ class BlobStore:
                 "The stored file of this document is not the file that was uploaded. Upload the document again."
             )
 
-    def _has_hash(self, tenant: TenantId, sha256: str) -> bool:
+    def _has_hash(self, path: Path, sha256: str) -> bool:
         digest = hashlib.sha256()
-        content = self.content(tenant, sha256)
-        if not isinstance(content, EncryptedFile):
-            for chunk in self.chunks(tenant, sha256):
-                digest.update(chunk)
+        if self._keys is None:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
             return digest.hexdigest() == sha256
-        with content.opened() as reader:
+        with EncryptedFile(path, self._keys.masters, context=sha256.encode()).opened() as reader:
             if (sha256, reader.header) in self._compared:
                 reader.feed(lambda _: None)
                 return True
@@ -274,9 +384,9 @@ class BlobStore:
         return True
 
     def is_intact(self, tenant: TenantId, sha256: str) -> bool:
-        """Whether ``check`` finds the file complete."""
+        """Whether the file is stored completely, as ``check`` finds with ``fresh``."""
         try:
-            self.check(tenant, sha256)
+            self.check(tenant, sha256, fresh=True)
         except StoredDataDamaged:
             return False
         return True
@@ -286,89 +396,75 @@ class BlobStore:
             return _folder_name(tenant), sha256
         return self._keys.name("tenant", tenant)[:32], self._keys.name("file", tenant, sha256)
 
-    def publish(self, incoming: IncomingFile, tenant: TenantId, sha256: str) -> Path:
-        """Durably move a finished upload to its final path; a file there with the same content is kept."""
-        target = self.path(tenant, sha256)
+    def publish(self, incoming: IncomingFile, tenant: TenantId, sha256: str) -> None:
+        """Durably move a finished upload to the storage; a file there with the same content is kept."""
         with _full_disk():
-            self._make_durably(target.parent)
-            if target.exists() and self.is_intact(tenant, sha256):
-                incoming.path.unlink(missing_ok=True)
-            else:
-                incoming.path.rename(target)
-                _fsync_folder(target.parent)
+            self.files.put(incoming.path, self.name(tenant, sha256), is_intact=lambda: self.is_intact(tenant, sha256))
         incoming.published = True
-        return target
-
-    def _make_durably(self, folder: Path) -> None:
-        """Make a folder of the store that survives a crash of the machine.
-
-        A folder that exists may have been made a moment ago by another thread, which has not synced its parent yet. So
-        only a folder that this process has synced is known to survive.
-        """
-        if folder != self.folder and folder.parent not in self._durable:
-            self._make_durably(folder.parent)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            self._durable.discard(folder)
-        if folder not in self._durable:
-            _fsync_folder(folder.parent)
-            self._durable.add(folder)
 
     def remove(self, tenant: TenantId, sha256: str) -> None:
         """Durably delete the file if it exists, and what was made from it."""
-        target = self.path(tenant, sha256)
         shutil.rmtree(self.rendition_folder(tenant, sha256), ignore_errors=True)
-        if target.exists():
-            target.unlink(missing_ok=True)
-            _fsync_folder(target.parent)
+        self.files.delete(self.name(tenant, sha256))
 
     def stored_names(self, tenant: TenantId) -> list[str]:
         """SHA-256 of the stored files of a tenant; none in an encrypted store, where names reveal nothing."""
         if self._keys is not None:
             return []
-        return [file.name for file in (self.folder / _folder_name(tenant)).glob("??/*")]
+        return [entry.name.rpartition("/")[2] for entry in self.files.entries(f"{BLOBS}/{_folder_name(tenant)}")]
 
     def remove_empty_folder(self, tenant: TenantId) -> None:
         """Remove the folder of a tenant if it has no files; its name is the name of the tenant."""
         name = self._place(tenant, "")[0]
-        folder = self.folder / name
-        for empty in (*folder.glob("??"), folder, self.renditions / name):
-            self._durable.discard(empty)
-            with contextlib.suppress(OSError):  # not empty, or removed meanwhile
-                empty.rmdir()
+        self.files.prune(f"{BLOBS}/{name}")
+        with contextlib.suppress(OSError):  # not empty, or there is none
+            (self.renditions / name).rmdir()
 
     def remove_quarantined(self, tenant: TenantId) -> int:
         """Remove the files of a tenant from quarantine; returns their number."""
-        folders = list((self.root / QUARANTINE).glob(f"*/{self._place(tenant, '')[0]}"))
-        count = sum(path.is_file() for folder in folders for path in folder.rglob("*"))
-        for folder in folders:
-            shutil.rmtree(folder)
-        return count
+        name = self._place(tenant, "")[0]
+        found = [entry.name for entry in self.files.entries(QUARANTINE) if entry.name.split("/")[2:3] == [name]]
+        for file in found:
+            self.files.delete(file)
+        for day in {file.split("/")[1] for file in found}:
+            self.files.prune(f"{QUARANTINE}/{day}/{name}")
+        return len(found)
 
     def remove_unfinished_uploads(self) -> int:
         """Remove uploads that never ended; only while nothing else writes to the store."""
         leftovers = list(self._uploads.glob("*.part"))
         for leftover in leftovers:
             leftover.unlink()
+        self.files.remove_leftovers()
         return len(leftovers)
 
-    def unknown_files(self, referenced: AbstractSet[tuple[str, str]]) -> list[Path]:
-        """Stored files that belong to none of the (tenant, sha256) pairs."""
-        known = {self._place(TenantId(tenant), sha256) for tenant, sha256 in referenced}
-        files = (path for path in sorted(self.folder.glob("*/??/*")) if path.is_file())
-        return [path for path in files if (path.parent.parent.name, path.name) not in known]
+    def entries(self) -> Iterator[StoredEntry]:
+        """Every stored file, of a document or not."""
+        for entry in self.files.entries(BLOBS):
+            parts = entry.name.split("/")
+            if len(parts) == _NAME_PARTS and len(parts[2]) == _PREFIX_LENGTH:  # anything else is not ours
+                yield entry
 
-    def move(self, source: Path, target: Path) -> Path:
-        """Durably move a file within the data directory, and remove the folders that it leaves empty."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)
-        for folder in (target.parent, target.parent.parent, target.parent.parent.parent, source.parent):
-            _fsync_folder(folder)
-        self._durable -= {source.parent, source.parent.parent}
-        with contextlib.suppress(OSError):  # another file is in the folder
-            source.parent.rmdir()
-            source.parent.parent.rmdir()
+    def unknown_files(self, referenced: AbstractSet[tuple[str, str]]) -> list[str]:
+        """Names of the stored files that belong to none of the (tenant, sha256) pairs."""
+        known = {self.name(TenantId(tenant), sha256) for tenant, sha256 in referenced}
+        return [entry.name for entry in self.entries() if entry.name not in known]
+
+    def quarantine(self, name: str, today: date) -> str:
+        """Durably move a stored file to quarantine; returns its name there."""
+        target = quarantined_name(name, today)
+        self.files.move(name, target)
         return target
+
+
+def stored_name(folder: str, name: str) -> str:
+    """The name in the storage of a file in the folder of a tenant."""
+    return f"{BLOBS}/{folder}/{name[:_PREFIX_LENGTH]}/{name}"
+
+
+def quarantined_name(name: str, day: date) -> str:
+    """The name that a stored file has in the quarantine of a day."""
+    return f"{QUARANTINE}/{day.isoformat()}/{name.removeprefix(f'{BLOBS}/')}"
 
 
 def _folder_name(tenant: TenantId) -> str:
@@ -376,14 +472,6 @@ def _folder_name(tenant: TenantId) -> str:
     if _SAFE.fullmatch(tenant):
         return tenant
     return "t-" + hashlib.sha256(tenant.encode()).hexdigest() + ".h"
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

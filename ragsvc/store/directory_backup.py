@@ -1,7 +1,8 @@
 """Backs a data directory up while a service uses it, and restores it.
 
 A snapshot holds the databases as of one instant, every file that the database names, and the keys of the directory. The
-indexes are left out: a start rebuilds them. Files of an encrypted directory are copied as they are, encrypted.
+indexes are left out: a start rebuilds them. Files of an encrypted directory are copied as they are, encrypted. Files
+that are stored outside of the directory, in a bucket for example, are left out as well; the snapshot names the place.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, 
 from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_identity import DIRECTORY_ID_FILE_NAME, directory_id, write_directory_id
 from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.file_location import FILE_LOCATION_FILE_NAME, read_file_location
 from ragsvc.store.replay_claims import CLAIMS_FILE_NAME
 from ragsvc.store.sealing_key import FORMER_SEALING_KEY_FILE_NAME, SEALING_KEY_FILE_NAME
 
@@ -38,6 +40,7 @@ _SMALL_FILES: Final = (
     KEY_FILE_NAME,
     MODEL_REVISIONS_FILE_NAME,
     DIRECTORY_ID_FILE_NAME,
+    FILE_LOCATION_FILE_NAME,
 )
 _STAGING: Final = "restore.partial"
 _NOT_DATA: Final = frozenset({"README.md", "ragsvc.lock", "ragsvc.pid", "ragsvc.reserve", "lost+found", _STAGING})
@@ -119,6 +122,7 @@ class _DirectoryBackup:
         self._data_dir = data_dir
         self._keys = keys
         self._archive = archive
+        self._files_at = read_file_location(data_dir)
         self._blobs = BlobStore(data_dir, keys)
         newest = archive.newest()
         self._known = {} if newest is None else {file.path: file for file in newest.files}
@@ -146,6 +150,7 @@ class _DirectoryBackup:
             missing=tuple(missing),
             directory_id=self._identity,
             data_dir=str(self._data_dir.resolve()),
+            files_at=self._files_at,
         )
         before_commit()
         self._archive.commit(manifest)
@@ -177,6 +182,8 @@ class _DirectoryBackup:
         """Add files that are not in the archive yet; returns those that do not exist."""
         self._on_rows_read()
         lacking = set[BlobKey]()
+        if self._files_at is not None:
+            return lacking
         for blob in sorted(references - self._blob_files.keys()):
             name = self._name(blob)
             try:

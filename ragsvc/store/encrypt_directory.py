@@ -28,6 +28,7 @@ from ragsvc.store.data_keys import (
     sync_folder,
 )
 from ragsvc.store.database import connect_raw
+from ragsvc.store.file_location import require_local_files
 from ragsvc.store.file_sweep import quarantined_files
 
 _PIECE_BYTES = 1 << 20
@@ -43,6 +44,7 @@ def encrypt_directory(data_dir: Path, master: MasterKey) -> int:
         ConfigurationError: there is no database, the encryption was begun with another master key, or files of the
             directory belong to no document: whether they may be removed is not decided here.
     """
+    require_local_files(data_dir)
     database = data_dir / DATABASE_FILE_NAME
     if not database.exists():
         raise ConfigurationError(
@@ -85,10 +87,10 @@ def _refuse_unknown_files(data_dir: Path, keys: DataKeys | None) -> None:
 
 def _unknown_files(data_dir: Path, keys: DataKeys | None, references: set[tuple[str, str]]) -> list[Path]:
     """Stored files that are neither the plain nor the encrypted file of a document."""
-    plain = BlobStore(data_dir).unknown_files(references)
-    sealed = [] if keys is None else BlobStore(data_dir, keys).unknown_files(references)
-    unknown = plain if keys is None else [path for path in plain if path in set(sealed)]
-    return [path for path in unknown if path.suffix != _UNFINISHED]
+    unknown = set(BlobStore(data_dir).unknown_files(references))
+    if keys is not None:
+        unknown &= set(BlobStore(data_dir, keys).unknown_files(references))
+    return [data_dir / name for name in sorted(unknown) if not name.endswith(_UNFINISHED)]
 
 
 def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int:
@@ -97,6 +99,7 @@ def rotate_master_key(data_dir: Path, current: MasterKey, new: MasterKey) -> int
     Raises:
         ConfigurationError: neither key opens the directory, or it is not encrypted.
     """
+    require_local_files(data_dir)
     if not (data_dir / KEY_FILE_NAME).exists() or is_plain_database(data_dir / DATABASE_FILE_NAME):
         raise ConfigurationError([f"{data_dir} is not encrypted: run 'ragsvc encrypt'"])
     masters = MasterKeys(new, current)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Iterator, MutableMapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
@@ -19,17 +20,21 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.ids import TenantId
+from ragsvc.core.ports.file_storage import FileStorage, StoredEntry
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.store.blob_references import has_stored_anything
-from ragsvc.store.blobs import QUARANTINE, BlobStore
+from ragsvc.store.blobs import QUARANTINE, BlobStore, quarantined_name
 from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.document_rows import referenced_blobs
 from ragsvc.store.file_removal_rows import FileRemoval, list_removals
+from ragsvc.store.local_files import LocalFiles
 
 logger = logging.getLogger(__name__)
 
 _MANY_UNKNOWN: Final = 10
 _MANY_UNKNOWN_SHARE: Final = 0.1
+_ARRIVING_S: Final = 3600
+_DAY_PLACE: Final = 1
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -81,9 +86,11 @@ def sweep(blobs: BlobStore, known: KnownFiles, *, today: date, keep_days: int) -
     Files stay in quarantine for ``keep_days``; 0 keeps them until an operator removes them.
     """
     blobs.remove_unfinished_uploads()
-    removed = _finish_removals(blobs, known.removals)
-    restored = _restore(blobs, known.referenced)
-    unknown = blobs.unknown_files(known.referenced)
+    present = {entry.name: entry for entry in blobs.entries()}
+    removed = _finish_removals(blobs, known.removals, present)
+    restored = _restore(blobs, known.referenced, present)
+    wanted = {blobs.name(TenantId(tenant), sha256) for tenant, sha256 in known.referenced}
+    unknown = [name for name in present if name not in wanted and not _may_be_arriving(blobs, present[name])]
     if is_suspicious(unknown=len(unknown), known=len(known.referenced), has_had_documents=known.has_had_documents):
         reason = "does not know most of them" if known.has_had_documents else "has never had a document"
         logger.error(
@@ -94,10 +101,10 @@ def sweep(blobs: BlobStore, known: KnownFiles, *, today: date, keep_days: int) -
             reason,
         )
         return SweepReport(removed=removed, restored=restored, refused=len(unknown))
-    for path in unknown:
-        quarantined = blobs.move(path, blobs.root / QUARANTINE / today.isoformat() / path.relative_to(blobs.folder))
-        logger.warning("the stored file %s belongs to no document; moved to %s", path.name, quarantined)
-    expired = _expire(blobs.root / QUARANTINE, today=today, keep_days=keep_days)
+    for name in unknown:
+        quarantined = blobs.quarantine(name, today)
+        logger.warning("the stored file %s belongs to no document; moved to %s", _last(name), quarantined)
+    expired = _expire(blobs.files, today=today, keep_days=keep_days)
     return SweepReport(removed=removed, restored=restored, quarantined=len(unknown), expired=expired)
 
 
@@ -113,69 +120,93 @@ def sweep_now(blobs: BlobStore, database: Database, keep_days: int) -> SweepRepo
         return SweepReport()
 
 
-def _finish_removals(blobs: BlobStore, removals: Collection[FileRemoval]) -> int:
+def _may_be_arriving(blobs: BlobStore, entry: StoredEntry) -> bool:
+    """Whether another process may have stored a file whose row it has not committed yet."""
+    return blobs.files.is_elsewhere and time.time() - entry.modified_at < _ARRIVING_S
+
+
+def _finish_removals(
+    blobs: BlobStore, removals: Collection[FileRemoval], present: MutableMapping[str, StoredEntry]
+) -> int:
     """Remove the files of deleted documents, unless the same bytes were stored after the deletion."""
     removed = 0
     for removal in removals:
-        path = blobs.path(removal.tenant, removal.sha256)
-        if path.exists() and path.stat().st_mtime <= removal.created_at + 1:
+        name = blobs.name(removal.tenant, removal.sha256)
+        entry = present.get(name)
+        if entry is not None and entry.modified_at <= removal.created_at + 1:
             blobs.remove(removal.tenant, removal.sha256)
-            logger.info("the file %s of a deleted document was removed", path.name)
+            del present[name]
+            logger.info("the file %s of a deleted document was removed", _last(name))
             removed += 1
     return removed
 
 
-def _restore(blobs: BlobStore, referenced: Collection[tuple[str, str]]) -> int:
+def _restore(
+    blobs: BlobStore, referenced: Collection[tuple[str, str]], present: MutableMapping[str, StoredEntry]
+) -> int:
     """Move files that documents need back from quarantine, the latest copy first."""
-    folders = dated_folders(blobs.root / QUARANTINE)[::-1]
-    if not folders:
+    quarantined = {entry.name: entry for entry in _quarantined(blobs.files)}
+    days = sorted({day for name in quarantined if (day := _day_of(name)) is not None}, reverse=True)
+    if not days:
         return 0
     restored = 0
     for tenant, sha256 in referenced:
-        path = blobs.path(TenantId(tenant), sha256)
-        if path.exists():
+        name = blobs.name(TenantId(tenant), sha256)
+        if name in present:
             continue
-        copies = [folder / path.relative_to(blobs.folder) for folder in folders]
-        found = next((copy for copy in copies if copy.is_file()), None)
+        found = next((copy for day in days if (copy := quarantined_name(name, day)) in quarantined), None)
         if found is not None:
-            blobs.move(found, path)
-            logger.warning("the stored file %s belongs to a document; moved back from %s", path.name, found)
+            blobs.files.move(found, name)
+            present[name] = quarantined[found]
+            logger.warning("the stored file %s belongs to a document; moved back from %s", _last(name), found)
             restored += 1
     return restored
 
 
-def _expire(quarantine: Path, *, today: date, keep_days: int) -> int:
+def _expire(files: FileStorage, *, today: date, keep_days: int) -> int:
     """Delete the files that have been in quarantine for longer than ``keep_days``."""
     expired = 0
-    for folder in dated_folders(quarantine):
-        if not keep_days or (today - date.fromisoformat(folder.name)).days <= keep_days:
+    for entry in list(_quarantined(files)) if keep_days else ():
+        day = _day_of(entry.name)
+        if day is None or (today - day).days <= keep_days:
             continue
-        for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-                continue
-            path.unlink()
-            logger.warning("the file %s was in quarantine for more than %d days; deleted", path, keep_days)
-            expired += 1
-        folder.rmdir()
+        files.delete(entry.name)
+        logger.warning("the file %s was in quarantine for more than %d days; deleted", entry.name, keep_days)
+        files.prune(f"{QUARANTINE}/{day.isoformat()}")
+        expired += 1
     return expired
 
 
-def dated_folders(quarantine: Path) -> Sequence[Path]:
-    """The folders of a quarantine, the oldest first; anything else in it is not ours."""
-    if not quarantine.is_dir():
-        return []
-    found: list[Path] = []
-    for path in sorted(quarantine.iterdir()):
-        if path.is_dir() and _DATED.fullmatch(path.name):
-            try:
-                date.fromisoformat(path.name)
-            except ValueError:
-                continue
-            found.append(path)
-    return found
+def _quarantined(files: FileStorage) -> Iterator[StoredEntry]:
+    """The files in the folders of a day; anything else in quarantine is not ours."""
+    return (entry for entry in files.entries(QUARANTINE) if _day_of(entry.name) is not None)
+
+
+def _day_of(name: str) -> date | None:
+    """When a file was moved to quarantine, by its name there.
+
+    >>> _day_of("quarantine/2026-05-20/acme/ab/ab12"), _day_of("quarantine/notes/mine.txt")
+    (datetime.date(2026, 5, 20), None)
+    """
+    parts = name.split("/")
+    if len(parts) <= _DAY_PLACE + 1 or not _DATED.fullmatch(parts[_DAY_PLACE]):
+        return None
+    try:
+        return date.fromisoformat(parts[_DAY_PLACE])
+    except ValueError:
+        return None
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def quarantined_names(files: FileStorage) -> list[str]:
+    """All files in quarantine."""
+    return [entry.name for entry in _quarantined(files)]
 
 
 def quarantined_files(root: Path) -> list[Path]:
-    """All files in the quarantine of a data directory."""
-    return [path for folder in dated_folders(root / QUARANTINE) for path in folder.rglob("*") if path.is_file()]
+    """All files in the quarantine of a data directory with local files."""
+    files = LocalFiles(root)
+    return [files.path(name) for name in quarantined_names(files)]

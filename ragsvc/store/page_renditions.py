@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO, Final
 from zlib import crc32
 
-from ragsvc.core.errors import CryptoFailure
+from ragsvc.core.errors import CryptoFailure, StorageUnavailable
 from ragsvc.core.ids import TenantId
 from ragsvc.crypto.at_rest import decrypt_chunks, encrypt
-from ragsvc.store.blobs import BlobStore
+from ragsvc.store.blobs import BlobStore, stored_name
 from ragsvc.store.data_keys import DataKeys
 
 _PART: Final = ".part"
@@ -58,7 +58,7 @@ class PageRenditions:
 
         The caller holds the lock of the file.
         """
-        if len(data) > self._max_bytes or not self._blobs.path(tenant, sha256).exists():
+        if len(data) > self._max_bytes or not self._is_stored(tenant, sha256):
             return
         path = self._path(tenant, sha256, name)
         if self._keys is None:
@@ -76,6 +76,12 @@ class PageRenditions:
             return
         with self._lock:
             self._keep(path, len(data))
+
+    def _is_stored(self, tenant: TenantId, sha256: str) -> bool:
+        try:
+            return self._blobs.exists(tenant, sha256)
+        except StorageUnavailable:
+            return False
 
     def _decrypted(self, file: BinaryIO, sha256: str, name: str) -> bytes:
         assert self._keys is not None  # noqa: S101 - by the caller
@@ -101,7 +107,7 @@ class PageRenditions:
         if self._sizes is None:
             found: list[tuple[float, Path, int]] = []
             for folder in self._blobs.renditions.glob("*/*"):
-                if not (self._blobs.folder / folder.parent.name / folder.name[:2] / folder.name).exists():
+                if self._has_lost_its_file(folder):
                     shutil.rmtree(folder, ignore_errors=True)
                     continue
                 with contextlib.suppress(OSError):  # removed meanwhile
@@ -111,6 +117,11 @@ class PageRenditions:
             self._sizes = OrderedDict((path, size) for _, path, size in sorted(found))
             self._total = sum(self._sizes.values())
         return self._sizes
+
+    def _has_lost_its_file(self, folder: Path) -> bool:
+        """Whether the file of a folder is gone; not asked of a storage elsewhere, one request for each."""
+        files = self._blobs.files
+        return not files.is_elsewhere and files.find(stored_name(folder.parent.name, folder.name)) is None
 
 
 def _checked(stored: bytes) -> bytes | None:

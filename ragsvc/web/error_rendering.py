@@ -74,6 +74,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.UpstreamTimeout: Rendering(504, SERVER),
     e.UpstreamRejected: Rendering(502, SERVER),
     e.StorageFull: Rendering(507, SERVER),
+    e.StorageUnavailable: Rendering(503, SERVER),
     e.StoredDataDamaged: Rendering(500, SERVER),
     e.AttestationUnavailable: Rendering(503, SERVER),
     e.ServiceStarting: Rendering(503, SERVER),

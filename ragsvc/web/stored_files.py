@@ -15,7 +15,7 @@ from litestar.types import Receive, Scope, Send
 
 from ragsvc.core.file_types import PDF, PICTURES
 from ragsvc.crypto.at_rest import READ_BYTES
-from ragsvc.store.blobs import EncryptedFile
+from ragsvc.store.blobs import FileContent
 from ragsvc.web.disconnects import DisconnectWatcher
 
 _RANGE: Final = re.compile(r"bytes=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
@@ -84,11 +84,11 @@ def download_headers(filename: str, media_type: str, *, inline: bool = False) ->
 
 
 class StoredFile(ASGIResponse):
-    """A file whose bytes never change, under its hash; ``content`` is its path, or its reader if it is encrypted."""
+    """A file whose bytes never change, under its hash; ``content`` is its path, or what reads it."""
 
     __slots__ = ("_content", "_headers", "_size", "_tag")
 
-    def __init__(self, content: Path | EncryptedFile, *, size: int, sha256: str, headers: dict[str, str]) -> None:
+    def __init__(self, content: FileContent, *, size: int, sha256: str, headers: dict[str, str]) -> None:
         # the parent's __init__ prepares attributes that __call__ below does not use
         self.body = b""
         self._content = content
@@ -133,7 +133,7 @@ class StoredFile(ASGIResponse):
         await send({"type": "http.response.start", "status": status, "headers": lines})
 
     def _pieces(self, begin: int, end: int) -> Generator[bytes]:
-        if isinstance(self._content, EncryptedFile):
+        if not isinstance(self._content, Path):
             yield from self._content.pieces(begin, end)
             return
         with self._content.open("rb") as file:

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from ragsvc import __version__
 from ragsvc.config import Settings
 from ragsvc.core.byte_sizes import size
-from ragsvc.core.errors import DataDirectoryLocked, RagsvcError
+from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcError, StorageUnavailable
 from ragsvc.core.ids import TenantId
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.backup import list_backups
@@ -31,10 +31,11 @@ from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, 
 from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.disk_space import reserve_of
-from ragsvc.store.file_sweep import is_suspicious, quarantined_files
+from ragsvc.store.file_sweep import is_suspicious, quarantined_names
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
 from ragsvc.store.text_integrity import damaged_texts
+from ragsvc.wiring.file_storage import connect_file_storage
 
 _NATIVE = ("faiss", "tantivy", "onnxruntime", "pypdfium2", "cryptography", "tokenizers")
 _LITTLE_SPACE = 2 << 30
@@ -228,22 +229,34 @@ def upgrade_copies(data_dir: Path) -> Iterator[Check]:
         yield Check("upgrade copies", CheckState.WARN, words)
 
 
-def files(data_dir: Path, keys: DataKeys | None, *, database_dir: Path, deep: bool) -> Iterator[Check]:
-    """Checks that documents and stored files correspond; ``deep`` also verifies the hash of every file."""
-    blobs = BlobStore(data_dir, keys, create=False)
+def files(settings: Settings, keys: DataKeys | None, *, database_dir: Path, deep: bool) -> Iterator[Check]:
+    """Checks that documents and stored files correspond; ``deep`` also reads every file and verifies its hash."""
+    with tempfile.TemporaryDirectory(prefix="ragsvc-doctor-") as folder:
+        try:
+            stored = connect_file_storage(settings, cache_folder=Path(folder, "copies"))
+            yield from _stored_files(
+                BlobStore(settings.data_dir, keys, create=False, files=stored), keys, database_dir, deep=deep
+            )
+        except (ConfigurationError, StorageUnavailable) as error:
+            yield Check("stored files", CheckState.FAIL, f"not compared: {error.message}")
+
+
+def _stored_files(blobs: BlobStore, keys: DataKeys | None, database_dir: Path, *, deep: bool) -> Iterator[Check]:
     with closing(_open(database_dir, keys)) as connection:
         try:
             has_had_documents = has_stored_anything(connection)
             rows, needed = referenced_files(connection), required_files(connection)
         except Exception:  # noqa: BLE001 - either driver: a database with keys only has no documents table yet
             rows, needed, has_had_documents = set[BlobKey](), set[BlobKey](), False
-    wanted = {blobs.path(TenantId(tenant), sha256): (TenantId(tenant), sha256) for tenant, sha256 in rows}
-    present = {path for path in (data_dir / "blobs").glob("*/??/*") if path.is_file()}
-    required = {blobs.path(TenantId(tenant), sha256) for tenant, sha256 in needed}
+    place = f" at {blobs.files.location}" if blobs.files.is_elsewhere else ""
+    wanted = {blobs.name(TenantId(tenant), sha256): (TenantId(tenant), sha256) for tenant, sha256 in rows}
+    present = {entry.name for entry in blobs.entries()}
+    required = {blobs.name(TenantId(tenant), sha256) for tenant, sha256 in needed}
     missing, unknown = sorted(required - present), sorted(present - wanted.keys())
     if missing:
-        names = ", ".join(path.name for path in missing[:_MANY])
-        yield Check("stored files", CheckState.FAIL, f"{len(missing)} documents or files have no stored file: {names}")
+        names = ", ".join(_last(name) for name in missing[:_MANY])
+        words = f"{len(missing)} documents or files have no stored file{place}: {names}"
+        yield Check("stored files", CheckState.FAIL, words)
     if is_suspicious(unknown=len(unknown), known=len(wanted), has_had_documents=has_had_documents):
         yield Check(
             "stored files",
@@ -253,16 +266,17 @@ def files(data_dir: Path, keys: DataKeys | None, *, database_dir: Path, deep: bo
         )
     elif unknown:
         yield Check(
-            "stored files", CheckState.WARN, f"{len(unknown)} belong to no document; the next start quarantines them"
+            "stored files",
+            CheckState.WARN,
+            f"{len(unknown)}{place} belong to no document; the next start quarantines them",
         )
     elif not missing:
-        yield Check("stored files", CheckState.OK, f"{len(present)}, each belongs to a document")
-    if quarantined := quarantined_files(data_dir):
-        yield Check(
-            "quarantine", CheckState.WARN, f"{len(quarantined)} files without a document in {data_dir / QUARANTINE}"
-        )
+        yield Check("stored files", CheckState.OK, f"{len(present)}{place}, each belongs to a document")
+    if quarantined := quarantined_names(blobs.files):
+        place = f"{blobs.files.location}/{QUARANTINE}"
+        yield Check("quarantine", CheckState.WARN, f"{len(quarantined)} files without a document in {place}")
     if deep:
-        changed = [path.name for path in sorted(wanted.keys() & present) if not blobs.is_intact(*wanted[path])]
+        changed = [_last(name) for name in sorted(wanted.keys() & present) if not blobs.is_intact(*wanted[name])]
         if changed:
             yield Check(
                 "file contents",
@@ -271,6 +285,10 @@ def files(data_dir: Path, keys: DataKeys | None, *, database_dir: Path, deep: bo
             )
         else:
             yield Check("file contents", CheckState.OK, "all hashes match")
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def texts(data_dir: Path, keys: DataKeys | None) -> Iterator[Check]:

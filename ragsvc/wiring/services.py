@@ -17,6 +17,7 @@ from ragsvc.config import Settings
 from ragsvc.core.gateway.provider_settings import ProviderSettings
 from ragsvc.core.observation import Observer
 from ragsvc.core.ports.embedding import Embedder, EmbeddingModel
+from ragsvc.core.ports.file_storage import FileStorage
 from ragsvc.core.ports.model_provider import ModelProvider
 from ragsvc.core.readiness import Readiness
 from ragsvc.crypto.value_sealing import ValueSealer
@@ -35,6 +36,7 @@ from ragsvc.services.embedding_spaces import EmbeddingSpaces
 from ragsvc.services.expiry_sweep import ExpirySweep
 from ragsvc.services.feedback import FeedbackService
 from ragsvc.services.file_service import FileService
+from ragsvc.services.file_storage_watch import FileStorageWatch
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.ingest_jobs import IngestLimits, IngestService
 from ragsvc.services.key_administration import KeyAdministration
@@ -84,6 +86,7 @@ from ragsvc.wiring.embedding_spaces import (
     open_serving_space,
     plan_model_change,
 )
+from ragsvc.wiring.file_storage import open_file_storage
 from ragsvc.wiring.models import (
     built_in_models,
     default_key_limits,
@@ -181,6 +184,30 @@ async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKe
     database = await anyio.to_thread.run_sync(open_database, file, keys, space)
     stack.callback(database.close)
     return keys, space, database
+
+
+async def _open_blobs(
+    settings: Settings,
+    keys: DataKeys | None,
+    database: Database,
+    memory_folder: Path | None,
+    report: Callable[[str], None],
+) -> BlobStore:
+    """Open the store of the uploaded files, and make it agree with the database."""
+    if settings.files_url is not None:
+        report(f"opening {settings.files_url}")
+    files = await anyio.to_thread.run_sync(open_file_storage, settings)
+    blobs = BlobStore(settings.data_dir, keys, memory_folder=memory_folder, files=files)
+    await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
+    return blobs
+
+
+def _watch_of_files(files: FileStorage, ingest: IngestService) -> dict[str, Callable[[], Awaitable[None]]]:
+    """The background task for files that are stored elsewhere: what waits for them goes on when they are back."""
+    if not files.is_elsewhere:
+        return {}
+    watch = FileStorageWatch(files, [ingest.resume, ingest.file_removals.finish_all])
+    return {"store of the files": watch.run}
 
 
 def _open_parsers(
@@ -371,8 +398,7 @@ async def open_services(
         report("opening the data directory")
         keys, space, database = await _open_store(stack, settings)
         derived_root, memory_folder = stack.enter_context(working_folders(settings, keys))
-        blobs = BlobStore(settings.data_dir, keys, memory_folder=memory_folder)
-        await anyio.to_thread.run_sync(sweep_now, blobs, database, settings.quarantine_days)
+        blobs = await _open_blobs(settings, keys, database, memory_folder, report)
 
         report(f"loading the embedding model {settings.embedding_model}")
         opener = SpaceOpener(settings, database, derived=derived_root)
@@ -495,6 +521,7 @@ async def open_services(
             "expired files": ExpirySweep([files, uploads, web_sessions]).run,
             "expiry of vector stores": vector_stores.run,
             "old conversations": conversations.remove_inactive,
+            **_watch_of_files(blobs.files, ingest),
         }
         if reembedding is not None:
             work["change of the embedding model"] = reembedding.run

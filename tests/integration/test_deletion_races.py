@@ -7,6 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from ragsvc.config import Settings
 from ragsvc.core.access.principal import Scope
 from ragsvc.core.documents import AttachedFile
 from ragsvc.core.errors import StorageFull, TenantNotFound
@@ -350,8 +351,9 @@ def test_doctor_misses_no_file_of_a_deletion_that_was_interrupted(tmp_path: Path
             await service.tenants._documents.remove_file(ACME, sha256(b"The doomed text.").hexdigest())
 
         def states() -> list[CheckState]:
-            data_dir = tmp_path / "data"
-            return [check.state for check in health_checks.files(data_dir, None, database_dir=data_dir, deep=False)]
+            settings = Settings(data_dir=tmp_path / "data")
+            checks = health_checks.files(settings, None, database_dir=settings.data_dir, deep=False)
+            return [check.state for check in checks]
 
         assert states() == [CheckState.OK]
         service.ingest.blobs.path(ACME, document.sha256).unlink()

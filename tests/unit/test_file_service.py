@@ -394,11 +394,10 @@ class KilledBlobs(BlobStore):
         super().__init__(root)
         self.at = at
 
-    def publish(self, incoming: IncomingFile, tenant: TenantId, sha256: str) -> Path:
+    def publish(self, incoming: IncomingFile, tenant: TenantId, sha256: str) -> None:
         self.at()
-        path = super().publish(incoming, tenant, sha256)
+        super().publish(incoming, tenant, sha256)
         self.at()
-        return path
 
     def remove(self, tenant: TenantId, sha256: str) -> None:
         self.at()

@@ -26,6 +26,7 @@ from ragsvc.services.model_change import Reembedding
 from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.request_encryption import EncryptionService
 from ragsvc.store.backup import list_backups
+from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import KEY_FILE_NAME
 from ragsvc.store.database import Database
 from ragsvc.store.document_rows import IngestRate, count_by_status, ingest_rate, list_collections
@@ -66,6 +67,9 @@ class StateServices(Protocol):
 
     @property
     def database(self) -> Database: ...
+
+    @property
+    def blobs(self) -> BlobStore: ...
 
     @property
     def space(self) -> ModelSpace: ...
@@ -441,6 +445,10 @@ def _checks_of_directory(settings: Settings) -> Iterator[Check]:
 def _checks_of_service(services: StateServices, *, failed: int) -> Iterator[Check]:
     for component, reason in services.readiness.reasons().items():
         yield Check(component, CheckState.FAIL, reason)
+    files = services.blobs.files
+    if files.fault is not None:
+        words = f"{files.location} cannot be used ({files.fault}); uploads and downloads are refused until it can"
+        yield Check("store of the files", CheckState.FAIL, words)
     for provider in services.providers.disabled():
         yield Check(f"provider {provider.name}", CheckState.FAIL, f"disabled: {provider.reason}")
     for view in services.providers.views():

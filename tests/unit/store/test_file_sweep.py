@@ -17,6 +17,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.document_rows import NewDocument
 from ragsvc.store.encrypt_directory import encrypt_directory
 from ragsvc.store.file_sweep import SweepReport, quarantined_files, read_known_files, sweep
+from ragsvc.store.local_files import LocalFiles
 
 ACME = TenantId("acme")
 TODAY = date(2026, 5, 20)
@@ -25,9 +26,10 @@ TODAY = date(2026, 5, 20)
 class Directory:
     """A data directory with stored documents."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, files: LocalFiles | None = None) -> None:
         self.root = root
-        self.blobs = BlobStore(root)
+        root.mkdir(exist_ok=True)
+        self.blobs = BlobStore(root, files=files)
         self.database = Database(root / "ragsvc.sqlite")
 
     def store(self, data: bytes) -> str:
@@ -192,3 +194,28 @@ def test_bytes_that_were_stored_again_after_the_deletion_are_not_removed(directo
     directory.add(b"deleted and stored again")
     assert directory.sweep() == SweepReport()
     assert len(directory.files()) == 2
+
+
+class ElsewhereFiles(LocalFiles):
+    """A folder outside of the data directory, in which another process may be storing a file."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, is_elsewhere=True)
+
+
+def test_a_file_elsewhere_that_may_be_arriving_is_left_until_it_is_an_hour_old(tmp_path: Path) -> None:
+    directory = Directory(tmp_path / "data", files=ElsewhereFiles(tmp_path / "shared"))
+    directory.add(b"known")
+    sha256 = directory.store(b"the row of this file is not committed yet")
+    assert directory.sweep() == SweepReport()
+    path = directory.blobs.path(ACME, sha256)
+    os.utime(path, (time.time() - 3700, time.time() - 3700))
+    assert directory.sweep() == SweepReport(quarantined=1)
+    assert not path.exists()
+    public_id = directory.add(b"the row of this file is not committed yet")
+    directory.blobs.remove(ACME, sha256)
+    assert directory.sweep() == SweepReport(restored=1)
+    assert path.read_bytes() == b"the row of this file is not committed yet"
+    directory.delete(public_id, now=int(time.time()))
+    assert directory.sweep() == SweepReport(removed=1)
+    directory.database.close()

@@ -9,7 +9,7 @@ import pytest
 from ragsvc.core.errors import DataDirectoryLocked, StorageFull, StoredDataDamaged, TooLarge
 from ragsvc.core.ids import TenantId
 from ragsvc.crypto.at_rest import HEADER_BYTES, MasterKey, MasterKeys, encrypt
-from ragsvc.store import blobs
+from ragsvc.store import local_files
 from ragsvc.store.blobs import BlobStore, ComparedFiles
 from ragsvc.store.data_keys import DataKeys, create_data_keys
 from ragsvc.store.directory_lock import DataDirectoryLock
@@ -66,9 +66,9 @@ def test_a_file_appears_under_its_hash_and_only_once(tmp_path: Path) -> None:
         incoming = store.incoming(limit_bytes=100)
         incoming.write(b"hello")
         sha256 = incoming.finish()
-        path = store.publish(incoming, ACME, sha256)
+        store.publish(incoming, ACME, sha256)
     assert sha256 == hashlib.sha256(b"hello").hexdigest()
-    assert path.read_bytes() == b"hello"
+    assert store.path(ACME, sha256).read_bytes() == b"hello"
     assert files(tmp_path) == [f"blobs/acme/{sha256[:2]}/{sha256}"]
     store.remove(ACME, sha256)
     store.remove(ACME, sha256)
@@ -140,7 +140,7 @@ def test_the_lock_is_exclusive_within_a_process_too(tmp_path: Path) -> None:
 def test_the_folders_of_a_stored_file_are_synced_before_it_counts_as_stored(tmp_path: Path, monkeypatch) -> None:
     """A folder that exists may have been made by a process that was killed before it synced it."""
     synced: list[str] = []
-    monkeypatch.setattr(blobs, "_fsync_folder", lambda folder: synced.append(str(folder.relative_to(tmp_path))))
+    monkeypatch.setattr(local_files, "fsync_folder", lambda folder: synced.append(str(folder.relative_to(tmp_path))))
 
     def publish(store: BlobStore, content: bytes) -> str:
         incoming = store.incoming(limit_bytes=100)
