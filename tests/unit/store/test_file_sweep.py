@@ -13,10 +13,10 @@ from ragsvc.core.ids import TenantId
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store import document_rows
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.database import Database
 from ragsvc.store.document_rows import NewDocument
 from ragsvc.store.encrypt_directory import encrypt_directory
 from ragsvc.store.file_sweep import SweepReport, quarantined_files, read_known_files, sweep
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 ACME = TenantId("acme")
 TODAY = date(2026, 5, 20)
@@ -28,7 +28,7 @@ class Directory:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.blobs = BlobStore(root)
-        self.database = Database(root / "ragsvc.sqlite")
+        self.database = SqliteDatabase(root / "ragsvc.sqlite")
 
     def store(self, data: bytes) -> str:
         incoming = self.blobs.incoming(limit_bytes=100)
@@ -78,12 +78,12 @@ class Directory:
         """Move the database away, and open a new one in its place."""
         self.database.close()
         (self.root / "ragsvc.sqlite").rename(self.root / "moved")
-        self.database = Database(self.root / "ragsvc.sqlite")
+        self.database = SqliteDatabase(self.root / "ragsvc.sqlite")
 
     def old_database(self) -> None:
         self.database.close()
         (self.root / "moved").rename(self.root / "ragsvc.sqlite")
-        self.database = Database(self.root / "ragsvc.sqlite")
+        self.database = SqliteDatabase(self.root / "ragsvc.sqlite")
 
 
 @pytest.fixture
@@ -131,12 +131,12 @@ def test_an_older_database_deletes_nothing_and_the_newer_one_gets_its_files_back
         directory.add(b"%d" % number)
     directory.database.close()
     older = (directory.root / "ragsvc.sqlite").read_bytes()
-    directory.database = Database(directory.root / "ragsvc.sqlite")
+    directory.database = SqliteDatabase(directory.root / "ragsvc.sqlite")
     directory.add(b"newer")
     directory.database.close()
     (directory.root / "ragsvc.sqlite").rename(directory.root / "moved")
     (directory.root / "ragsvc.sqlite").write_bytes(older)
-    directory.database = Database(directory.root / "ragsvc.sqlite")
+    directory.database = SqliteDatabase(directory.root / "ragsvc.sqlite")
     assert directory.sweep() == SweepReport(quarantined=1)
     assert directory.quarantined() == [b"newer"]
     directory.old_database()
@@ -167,7 +167,7 @@ def test_encryption_refuses_files_without_a_document(directory) -> None:
         directory.database.close()
         with pytest.raises(ConfigurationError, match=r"1 stored files of .* belong to no document"):
             encrypt_directory(directory.root, MasterKey.from_bytes(bytes(range(32)).hex().encode()))
-        directory.database = Database(directory.root / "ragsvc.sqlite")
+        directory.database = SqliteDatabase(directory.root / "ragsvc.sqlite")
         directory.sweep()  # in quarantine, it would not be encrypted either
     assert (directory.files(), directory.quarantined()) == ([b"known"], [b"unknown"])
 

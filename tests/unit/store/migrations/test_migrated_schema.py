@@ -17,9 +17,9 @@ from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
 import ragsvc.store
-from ragsvc.store.database import Database
 from ragsvc.store.migrations import FOLDER, revisions
 from ragsvc.store.migrations.run import upgrade
+from ragsvc.store.sqlite_database import SqliteDatabase
 from tests.support.old_data_directories import OldDirectory
 
 for module in pkgutil.iter_modules(ragsvc.store.__path__, "ragsvc.store."):
@@ -44,7 +44,7 @@ def migrate(path: Path, *, to: str = "head") -> None:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    Database(tmp_path / "fresh.sqlite").close()
+    SqliteDatabase(tmp_path / "fresh.sqlite").close()
     return tmp_path / "fresh.sqlite"
 
 
@@ -73,7 +73,7 @@ def test_the_first_revision_is_the_schema_before_migrations(tmp_path: Path) -> N
 def test_an_upgraded_file_has_the_schema_of_a_fresh_one(fresh: Path, tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
     before = schema(old.database)
-    Database(old.database).close()
+    SqliteDatabase(old.database).close()
     assert schema(old.database) == schema(fresh) != before
 
 
