@@ -44,6 +44,14 @@ class Database(ABC):
             overloaded="Too many writes are waiting.",
         )
 
+    @abstractmethod
+    def claim_service(self) -> None:
+        """Refuse a second service on this database until it is closed.
+
+        Raises:
+            DataDirectoryLocked: another service uses the database, with another data directory.
+        """
+
     # -- writes ------------------------------------------------------------------------------------------------
 
     async def write(self, function: Callable[[Connection], T]) -> T:

@@ -21,6 +21,7 @@ from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.validation import invalid_value
 from ragsvc.store.engines.constructs import (
     BETWEEN_TEXTS,
+    beginning_of,
     is_requested,
     numbered_texts,
     rows_as_json,
@@ -246,7 +247,7 @@ def load_openings(
     found: dict[int, str] = {}
     for begin in range(0, len(document_ids), _AT_ONCE):
         statement = (
-            select(_pages.c.document_id, func.substr(_pages.c.text, 1, characters).label("text"))
+            select(_pages.c.document_id, beginning_of(_pages.c.text, characters).label("text"))
             .where(_pages.c.document_id.in_(document_ids[begin : begin + _AT_ONCE]), _pages.c.number <= pages)
             .order_by(_pages.c.document_id, _pages.c.number)
         )

@@ -21,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from ragsvc.core.errors import (
     ConfigurationError,
     DatabaseUnavailable,
+    DataDirectoryLocked,
     InvalidRequest,
     ShuttingDown,
     StorageFull,
@@ -52,6 +53,8 @@ _PREPARED_STATEMENTS: Final = 500
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _UNREACHABLE_CLASSES: Final = ("08", "57P")
+_SERVICE_LOCK: Final = 0x5241475356430001
+"""The key of the advisory lock that the connection of a service's writer holds."""
 _READ_ONLY_SERVER: Final = "25006"
 _TOO_MANY_CONNECTIONS: Final = "53300"
 _DISK_FULL: Final = "53100"
@@ -72,8 +75,24 @@ class _PostgresWriter:
     savepoint_for_one = False
 
     def __init__(self, engine: Engine) -> None:
+        self._serves = False
+        event.listen(engine, "connect", self._connected)
         self._connection = engine.connect()
         self._commits = False
+
+    def _connected(self, raw: PsycopgConnection[Any], _record: object) -> None:
+        if self._serves:
+            try:
+                _lock_service(raw)
+            except DataDirectoryLocked:
+                raw.close()
+                raise
+            raw.commit()
+
+    def claim_service(self, connection: Connection) -> None:
+        """Hold the lock with this connection, and with each that replaces it."""
+        _lock_service(driver_connection(connection))
+        self._serves = True
 
     def open(self) -> AbstractContextManager[Connection]:
         return closing(self._connection)
@@ -105,6 +124,13 @@ class _PostgresWriter:
         return _translate(error)
 
 
+def _lock_service(raw: PsycopgConnection[Any]) -> None:
+    row = raw.execute(f"SELECT pg_try_advisory_lock({_SERVICE_LOCK})").fetchone()
+    if row is None or not row[0]:
+        message = "Another ragsvc service uses this database. Stop it, or set RAGSVC_DATABASE_URL to another database."
+        raise DataDirectoryLocked(message)
+
+
 class PostgresDatabase(Database):
     """A PostgreSQL database at a URL of libpq (``postgresql://…``), which may name several servers.
 
@@ -123,10 +149,13 @@ class PostgresDatabase(Database):
         self._read_engine = _open_engine(url, read_only=True)
         try:
             prepare_postgres_schema(self._write_engine)
-            writer = _PostgresWriter(self._write_engine)
+            self._claimable = writer = _PostgresWriter(self._write_engine)
         except DBAPIError as error:
             _raise_translated(error)
         self._start(writer, name="postgres", readers=_READERS)
+
+    def claim_service(self) -> None:
+        self.write_sync(self._claimable.claim_service)
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:
         """As ``read``, in the calling thread. A read whose connection was lost is repeated once."""
@@ -325,5 +354,5 @@ def _without_values(error: Exception, cause: BaseException, state: str) -> Excep
     constraint = getattr(getattr(cause, "diag", None), "constraint_name", None)
     plain = type(cause)(" ".join(filter(None, ("error of the database", state, constraint))))
     if isinstance(error, DBAPIError):
-        return type(error)(None, None, plain, hide_parameters=True)  # type: ignore[arg-type]
+        return type(error)(None, None, plain, hide_parameters=True)
     return plain  # type: ignore[return-value]

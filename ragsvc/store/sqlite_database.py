@@ -181,6 +181,9 @@ class SqliteDatabase(Database):
                 raise
             raise translated from error
 
+    def claim_service(self) -> None:
+        """The lock of the data directory refuses a second service."""
+
     # -- reads -------------------------------------------------------------------------------------------------
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:

@@ -130,8 +130,11 @@ def keep_exports(data_dir: Path) -> None:
         Path(folder, "models").rename(_EXPORTS)  # fails if another process was faster
 
 
-_no_more_settings: Callable[[Path], dict[str, str]] = lambda _: {}
-_more_settings = [_no_more_settings]
+def _no_more_settings(_: Path) -> dict[str, str]:
+    return {}
+
+
+_more_settings: list[Callable[[Path], dict[str, str]]] = [_no_more_settings]
 
 
 def set_more_settings(settings_of: Callable[[Path], dict[str, str]]) -> None:

@@ -179,6 +179,7 @@ async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKe
     space = await anyio.to_thread.run_sync(open_disk_space, settings.data_dir)
     database = await anyio.to_thread.run_sync(lambda: open_database(settings, keys, make_room=space.report_fault))
     stack.callback(database.close)
+    await anyio.to_thread.run_sync(database.claim_service)
     return keys, space, database
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, LargeBinary, Text
+from sqlalchemy import ColumnElement, LargeBinary, Text, literal
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NULLTYPE
 
@@ -12,7 +12,7 @@ BETWEEN_TEXTS: Final = "\0"
 """Occurs in no text."""
 
 
-class IsRequested(FunctionElement[bool]):
+class IsRequested(FunctionElement[Any]):
     """Whether a column is one of the ids in the parameter ``ids``, which ``StatementEngine.encode_ids`` encodes.
 
     Its type is not ``Boolean``: SQLAlchemy would compare the condition with 1, and SQLite then uses no index for it.
@@ -43,10 +43,17 @@ class TextOfBytes(FunctionElement[str]):
     inherit_cache = True
 
 
-class PlaceOf(FunctionElement[int]):
-    """Where a text has another text for the first time, from 1; 0 if nowhere."""
+class BeginningOf(FunctionElement[str]):
+    """At most so many characters of a text, from its beginning."""
 
-    type = BigInteger()
+    type = Text()
+    inherit_cache = True
+
+
+class PartBefore(FunctionElement[str]):
+    """A text up to the first place of another text, or the whole text."""
+
+    type = Text()
     inherit_cache = True
 
 
@@ -70,6 +77,11 @@ def text_of_bytes(column: ColumnElement[Any]) -> ColumnElement[str]:
     return TextOfBytes(column)
 
 
-def place_of(part: str, text: ColumnElement[str]) -> ColumnElement[int]:
-    """See ``PlaceOf``."""
-    return PlaceOf(text, part)
+def beginning_of(text: ColumnElement[str], characters: int) -> ColumnElement[str]:
+    """See ``BeginningOf``."""
+    return BeginningOf(text, literal(characters))
+
+
+def part_before(text: ColumnElement[str], separator: str) -> ColumnElement[str]:
+    """See ``PartBefore``."""
+    return PartBefore(text, literal(separator))

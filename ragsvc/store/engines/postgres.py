@@ -14,7 +14,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
 
-from ragsvc.store.engines.constructs import IsRequested, NumberedTexts, PlaceOf, RowsAsJson, TextOfBytes
+from ragsvc.store.engines.constructs import BeginningOf, IsRequested, NumberedTexts, PartBefore, RowsAsJson, TextOfBytes
 
 if TYPE_CHECKING:
     from psycopg import Connection as PsycopgConnection
@@ -50,6 +50,7 @@ class PostgresDialect(PGDialect_psycopg):
     type_compiler_cls = WideIntegers
 
 
+_DIALECT: Final[PGDialect_psycopg] = PostgresDialect()  # type: ignore[no-untyped-call]
 DIALECT_NAME: Final = "postgresql+ragsvc"
 registry.register("postgresql.ragsvc", __name__, PostgresDialect.__name__)
 
@@ -58,7 +59,7 @@ class PostgresStatement:
     """A statement for psycopg, prepared by the server."""
 
     def __init__(self, statement: ClauseElement, columns: Sequence[str] | None) -> None:
-        compiled = statement.compile(dialect=PostgresDialect(), column_keys=columns)
+        compiled = statement.compile(dialect=_DIALECT, column_keys=columns)
         self._sql = str(compiled)
         self._values: dict[str, Any] = {**(compiled.params or {})}
 
@@ -139,6 +140,12 @@ def _text_of_bytes(element: TextOfBytes, compiler: SQLCompiler, **options: Any) 
     return f"convert_from({compiler.process(element.clauses, **options)}, 'UTF8')"
 
 
-@compiles(PlaceOf, "postgresql")
-def _place_of(element: PlaceOf, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
-    return f"strpos({compiler.process(element.clauses, **options)})"
+@compiles(BeginningOf, "postgresql")
+def _beginning_of(element: BeginningOf, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    content, characters = (compiler.process(part, **options) for part in element.clauses)
+    return f"left({content}, {characters}::integer)"
+
+
+@compiles(PartBefore, "postgresql")
+def _part_before(element: PartBefore, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    return f"split_part({compiler.process(element.clauses, **options)}, 1)"

@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
 
-from ragsvc.store.engines.constructs import IsRequested, NumberedTexts, PlaceOf, RowsAsJson, TextOfBytes
+from ragsvc.store.engines.constructs import BeginningOf, IsRequested, NumberedTexts, PartBefore, RowsAsJson, TextOfBytes
 
 
 class SqliteStatement:
@@ -94,6 +94,13 @@ def _text_of_bytes(element: TextOfBytes, compiler: SQLCompiler, **options: Any) 
     return f"CAST({compiler.process(element.clauses, **options)} AS TEXT)"
 
 
-@compiles(PlaceOf, "sqlite")
-def _place_of(element: PlaceOf, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
-    return f"instr({compiler.process(element.clauses, **options)})"
+@compiles(BeginningOf, "sqlite")
+def _beginning_of(element: BeginningOf, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    content, characters = (compiler.process(part, **options) for part in element.clauses)
+    return f"substr({content}, 1, {characters})"
+
+
+@compiles(PartBefore, "sqlite")
+def _part_before(element: PartBefore, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
+    content, separator = (compiler.process(part, **options) for part in element.clauses)
+    return f"substr({content}, 1, instr({content} || {separator}, {separator}) - 1)"

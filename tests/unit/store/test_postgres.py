@@ -13,7 +13,13 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from ragsvc.core.documents import Document
-from ragsvc.core.errors import ConfigurationError, DatabaseUnavailable, InvalidRequest, ShuttingDown
+from ragsvc.core.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    DataDirectoryLocked,
+    InvalidRequest,
+    ShuttingDown,
+)
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.store import document_rows, job_rows
 from ragsvc.store.index_log_rows import append_change, changes_after, last_position
@@ -199,6 +205,21 @@ def test_a_server_that_was_away_is_used_again_by_itself() -> None:
         database.close()
     finally:
         server.remove()
+
+
+def test_a_database_has_one_service_also_after_its_connection_was_replaced(opened) -> None:
+    service, command = opened(), opened()
+    service.claim_service()
+    add(command, "a")
+    with pytest.raises(DataDirectoryLocked):
+        command.claim_service()
+    backend = service.write_sync(lambda c: c.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+    command.write_sync(lambda c: c.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": backend}))
+    add(service, "b")
+    with pytest.raises(DataDirectoryLocked):
+        command.claim_service()
+    service.close()
+    command.claim_service()
 
 
 def test_a_write_whose_connection_is_lost_half_way_is_repeated_once(opened) -> None:

@@ -29,8 +29,10 @@ from ragsvc.store import (
 )
 from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.document_changes import change_document
+from ragsvc.store.engines import engine_of
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.reingest import forget_embeddings
+from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.store.vector_rows import VectorsOutcome
 from tests.support.engines import ONLY_SQLITE
 from tests.support.stored_documents import ACME, MODEL, OTHER, add, make_ready
@@ -512,3 +514,22 @@ def test_expiring_files_are_found_without_reading_the_others(database: Database)
     assert steps(database, sweep) <= 2 * few
     assert database.read_sync(lambda c: tenant_rows.stored_bytes(c, ACME)) == 15_000
     assert database.read_sync(lambda c: file_rows.count_uploaded_files(c, ACME)) == 2500
+
+
+def test_requested_passages_are_found_by_their_ids(any_database: Database) -> None:
+    """Not by reading all rows: SQLite uses no index for a condition that is compared with a number."""
+    make_ready(any_database, add(any_database, "a"), texts=tuple(f"text {number}" for number in range(300)))
+    is_sqlite = isinstance(any_database, SqliteDatabase)
+
+    def plan(connection: Connection) -> str:
+        driver = driver_connection(connection)
+        compiled = passage_rows._rows_as_json._statement._compiled(connection)
+        if not is_sqlite:
+            driver.execute("SET LOCAL enable_seqscan = off")  # a small table is read whole otherwise
+        begin = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
+        wanted = engine_of(connection).encode_ids([1, 2])
+        rows = driver.execute(f"{begin}{compiled._sql}", {**compiled._values, "ids": wanted}).fetchall()
+        return "\n".join(str(row[-1]) for row in rows)
+
+    found = any_database.read_sync(plan)
+    assert ("SEARCH passages USING INTEGER PRIMARY KEY" if is_sqlite else "passages_pkey") in found, found
