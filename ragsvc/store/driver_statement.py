@@ -24,18 +24,19 @@ class DriverStatement:
         """``columns`` are those that an insert fills."""
         self._statement = statement
         self._columns = columns
-        self._of_sqlite: CompiledStatement = SQLITE.compile(statement, columns)
+        self._of_sqlite = SQLITE.compile(statement, columns)
         self._of_postgres: CompiledStatement | None = None
 
     def run(self, connection: Connection, **values: Any) -> DriverCursor:  # noqa: ANN401 - what drivers take
         """The caller reads the rows or closes the cursor."""
-        return self._compiled(connection).run(driver_connection(connection), values)
+        return self.of_engine(connection).run(driver_connection(connection), values)
 
     def insert(self, connection: Connection, **values: Any) -> int:  # noqa: ANN401 - what drivers take
         """Insert a row; returns its id."""
-        return self._compiled(connection).insert(driver_connection(connection), values)
+        return self.of_engine(connection).insert(driver_connection(connection), values)
 
-    def _compiled(self, connection: Connection) -> CompiledStatement:
+    def of_engine(self, connection: Connection) -> CompiledStatement:
+        """The statement as the engine of the connection runs it."""
         if connection.dialect.name == "sqlite":
             return self._of_sqlite
         if self._of_postgres is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -55,6 +56,9 @@ _PREPARED_STATEMENTS: Final = 500
 _UNREACHABLE_CLASSES: Final = ("08", "57P")
 _SERVICE_LOCK: Final = 0x5241475356430001
 """The key of the advisory lock that the connection of a service's writer holds."""
+_CLAIM_WAIT_S: Final = 3.0
+"""How long a start waits for the server to notice that a service has ended."""
+_CLAIM_POLL_S: Final = 0.05
 _READ_ONLY_SERVER: Final = "25006"
 _TOO_MANY_CONNECTIONS: Final = "53300"
 _DISK_FULL: Final = "53100"
@@ -115,12 +119,14 @@ class _PostgresWriter:
         """A deadlock undoes the writes, and so does the loss of a connection before they were to be committed."""
         if self._commits:  # whether they were committed is not known
             return False
-        return (_sqlstate(error) in _CONFLICTS and times < _REPEATS) or (_is_unreachable(error) and not times)
+        return (_sqlstate(error) in _CONFLICTS and times < _REPEATS) or (_cannot_write(error) and not times)
 
     def translate(self, error: Exception) -> Exception:
         if self._commits and _is_unreachable(error):
             message = "The connection to the database was lost. The change may have been made or not."
             return DatabaseUnavailable(message, retry_after_s=_RETRY_AFTER_S)
+        if _cannot_write(error):
+            return DatabaseUnavailable(_GONE, retry_after_s=_RETRY_AFTER_S)
         return _translate(error)
 
 
@@ -155,7 +161,14 @@ class PostgresDatabase(Database):
         self._start(writer, name="postgres", readers=_READERS)
 
     def claim_service(self) -> None:
-        self.write_sync(self._claimable.claim_service)
+        deadline = time.monotonic() + _CLAIM_WAIT_S
+        while True:
+            try:
+                return self.write_sync(self._claimable.claim_service)
+            except DataDirectoryLocked:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_CLAIM_POLL_S)
 
     def read_sync(self, function: Callable[[Connection], T]) -> T:
         """As ``read``, in the calling thread. A read whose connection was lost is repeated once."""
@@ -166,7 +179,7 @@ class PostgresDatabase(Database):
         except Exception as error:  # noqa: BLE001 - each is translated or raised again
             if not _is_unreachable(error):
                 _raise_translated(error)
-        self._read_engine.pool.dispose()  # after a restart of the server, all connections are lost
+        self._read_engine.dispose()  # after a restart of the server, all connections are lost
         try:
             return self._read(function)
         except Exception as error:  # noqa: BLE001 - as above
@@ -260,7 +273,8 @@ def _open_engine(url: str, *, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "handle_error")
     def _note_disconnect(context: Any) -> None:  # noqa: ANN401 - SQLAlchemy's ExceptionContext
-        if _is_unreachable(context.original_exception):
+        error = context.original_exception
+        if _is_unreachable(error) or (not read_only and _cannot_write(error)):
             context.is_disconnect = True
 
     return engine
@@ -310,7 +324,7 @@ def _sqlstate(error: Exception) -> str:
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """Whether the server did not answer, ended the connection, or cannot write: a standby that was the primary."""
+    """Whether the server did not answer, or ended the connection."""
     if isinstance(error, PendingRollbackError):
         return True
     cause = _cause(error)
@@ -319,7 +333,12 @@ def _is_unreachable(error: Exception) -> bool:
     state = _sqlstate(error)
     if not state:
         return type(cause).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
-    return state.startswith(_UNREACHABLE_CLASSES) or state in (_READ_ONLY_SERVER, _TOO_MANY_CONNECTIONS)
+    return state.startswith(_UNREACHABLE_CLASSES) or state == _TOO_MANY_CONNECTIONS
+
+
+def _cannot_write(error: Exception) -> bool:
+    """Whether a write met no server, or a standby that was the primary."""
+    return _is_unreachable(error) or _sqlstate(error) == _READ_ONLY_SERVER
 
 
 def _raise_translated(error: Exception) -> NoReturn:

@@ -240,7 +240,7 @@ def test_a_write_whose_connection_is_lost_half_way_is_repeated_once(opened) -> N
 
 def test_reads_cannot_write_and_see_one_state(opened) -> None:
     database = opened()
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(DBAPIError, match="25006"):
         database.read_sync(lambda c: c.execute(text("INSERT INTO service_state (name, value) VALUES ('x', 1)")))
 
     def read_twice(connection: Connection) -> tuple[dict[str, int], dict[str, int]]:
