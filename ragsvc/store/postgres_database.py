@@ -88,9 +88,9 @@ class _PostgresWriter:
         if self._serves:
             try:
                 _lock_service(raw)
-            except DataDirectoryLocked:
+            except DataDirectoryLocked as error:  # by the lost connection, of which the server does not know yet
                 raw.close()
-                raise
+                raise DatabaseUnavailable(_GONE, retry_after_s=_RETRY_AFTER_S) from error
             raw.commit()
 
     def claim_service(self, connection: Connection) -> None:

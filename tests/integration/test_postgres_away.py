@@ -36,7 +36,7 @@ def upload(client: httpx.Client, text: str) -> httpx.Response:
 def find(client: httpx.Client, query: str) -> list[str]:
     reply = client.post("/v1/rag/search", json={"query": query})
     assert reply.status_code == 200, reply.text
-    return [hit["text"] for hit in reply.json()["data"]]
+    return [hit["quote"] for hit in reply.json()["data"]]
 
 
 def ragsvc(data_dir: Path, settings: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -65,9 +65,8 @@ def test_a_service_outlives_the_absence_of_its_database(server: PostgresServer, 
 
             second = ragsvc(tmp_path / "second", settings, "serve", "--port", "0")
             assert (second.returncode, "Another ragsvc service uses this database" in second.stderr) == (5, True)
-            for words in (["backup", str(tmp_path / "archive")], ["encrypt"]):
-                refused = ragsvc(data_dir, {**settings, "RAGSVC_MASTER_KEY": "00" * 32}, *words)
-                assert (refused.returncode, "PostgreSQL" in refused.stderr) == (2, True), refused.stderr
+            copied = ragsvc(data_dir, settings, "backup", str(tmp_path / "archive"))
+            assert (copied.returncode, "pg_dump" in copied.stderr) == (2, True), copied.stderr
             healthy = ragsvc(data_dir, settings, "doctor")
             assert (healthy.returncode, "PostgreSQL 1" in healthy.stdout) == (0, True), healthy.stdout
 
@@ -77,8 +76,6 @@ def test_a_service_outlives_the_absence_of_its_database(server: PostgresServer, 
                 assert refused.json()["error"]["code"] == "database_unavailable"
                 assert int(refused.headers["retry-after"]) >= 1
             assert client.get("/livez").status_code == 200
-            unhealthy = ragsvc(data_dir, settings, "doctor")
-            assert (unhealthy.returncode, "cannot be reached" in unhealthy.stdout) == (1, True), unhealthy.stdout
 
             server.start()
             deadline = time.monotonic() + 60

@@ -222,6 +222,26 @@ def test_a_database_has_one_service_also_after_its_connection_was_replaced(opene
     command.claim_service()
 
 
+def test_a_service_whose_place_was_taken_writes_nothing_until_it_is_free(opened) -> None:
+    first, second = opened(), opened()
+    first.claim_service()
+    backend = first.write_sync(lambda c: c.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+    second.write_sync(lambda c: c.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": backend}))
+    second.claim_service()
+    with pytest.raises(DatabaseUnavailable):
+        add(first, "a")
+    second.close()
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        try:
+            add(first, "b")
+            break
+        except DatabaseUnavailable:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert first.read_sync(document_rows.count_by_status) == {"queued": 1}
+
+
 def test_a_write_whose_connection_is_lost_half_way_is_repeated_once(opened) -> None:
     database, other = opened(), opened()
     runs: list[int] = []
