@@ -75,6 +75,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     data_dir: Path = Path("indexes")
     """Folder of the database, the uploaded files and the indexes."""
+    database_url: str | None = None
+    """PostgreSQL database to use instead of a file in the data directory, such as
+    ``postgresql://ragsvc@db.example.com/ragsvc`` (needs the extra ``postgres``); files and indexes stay in the data
+    directory."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
@@ -372,6 +376,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         plain["data_dir"] = str(self.data_dir)
         for name in _OPTIONAL_PATHS:
             plain[name] = None if plain[name] is None else str(plain[name])
+        plain["database_url"] = None if self.database_url is None else without_credentials(self.database_url)
         plain["master_key"] = None if self.master_key is None else "***"
         plain["providers"] = [
             {"name": provider.name, "base_url": provider.base_url, "models": [model.id for model in provider.models]}
@@ -461,6 +466,9 @@ def _convert_each(
     if public_url is not None and (problem := public_url_problem(public_url)):
         problems.append(f"public_url: {problem}")
     problems += _problems_of_place(values.get("files_url"), values.get("files_endpoint"))
+    database_url = values.get("database_url")
+    if database_url is not None and not _DATABASE_URL.match(database_url):
+        problems.append("database_url: expected a URL such as postgresql://USER@HOST/DATABASE")
     return values
 
 
@@ -475,6 +483,17 @@ def _problems_of_place(files_url: str | None, endpoint: str | None) -> list[str]
     if endpoint is not None and (problem := endpoint_problem(endpoint)):
         problems.append(f"files_endpoint: {problem}")
     return problems
+
+
+def without_credentials(url: str) -> str:
+    """A URL of libpq without user, password and parameters.
+
+    >>> without_credentials("postgresql://ragsvc:secret@db.example.com:5433/ragsvc?sslpassword=secret")
+    'postgresql://db.example.com:5433/ragsvc'
+    """
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    place, slash, database = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{database}"
 
 
 def _choices(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - any annotation
@@ -504,4 +523,5 @@ def _parts(kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 - any annotation
 
 
 _NUMBERS: Final[Mapping[Any, str]] = {bool: "true or false", int: "a whole number", float: "a number"}
+_DATABASE_URL: Final = re.compile(r"postgres(?:ql)?://\S*\Z")
 _LIMIT: Final = re.compile(r"Expected `(?:int|float)` ([<>]=? [\d.e+-]+)")

@@ -14,7 +14,12 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings as hypothesis_settings
 
-from ragsvc.testing.service_runner import RunningService, create_key
+from ragsvc.store.database import Database
+from ragsvc.store.postgres_database import PostgresDatabase
+from ragsvc.store.sqlite_database import SqliteDatabase
+from ragsvc.testing.service_runner import RunningService, create_key, set_more_settings
+from tests.support.engines import POSTGRES, SQLITE, engine
+from tests.support.postgres_server import PostgresServer
 from tests.support.recording_provider import RecordingProvider
 from tests.support.s3_server import S3Server, s3_program
 from tests.support.upstream_server import serving
@@ -44,6 +49,36 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if item.get_closest_marker("clients")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("clients")]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--database", choices=[SQLITE, POSTGRES], default=SQLITE, help="engine of the services under test")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    engine.name = config.getoption("--database")
+    if engine.name == POSTGRES:
+        set_more_settings(lambda data_dir: {"RAGSVC_DATABASE_URL": engine.url_of(data_dir)})
+
+
+def pytest_unconfigure() -> None:
+    engine.close()
+
+
+@pytest.fixture
+def postgres_server() -> PostgresServer:
+    return engine.server
+
+
+@pytest.fixture(params=[SQLITE, POSTGRES])
+def any_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A new database of each engine; ``ONLY_SQLITE`` chooses one."""
+    if request.param == SQLITE:
+        opened: Database = SqliteDatabase(tmp_path / "test.sqlite")
+    else:
+        opened = PostgresDatabase(engine.server.new_database())
+    yield opened
+    opened.close()
 
 
 NO_LIMITS = {"requests_per_minute": None, "requests_per_hour": None}

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from ragsvc.cli.failures import usage_error
 from ragsvc.cli.output import Output, table
-from ragsvc.cli.target import Target, keep_private
+from ragsvc.cli.target import Target, keep_private, require_own_database
 from ragsvc.config import Settings
 from ragsvc.core.byte_sizes import size
 from ragsvc.store.backup_archive import BackupArchive, BackupManifest
@@ -26,6 +26,7 @@ async def backup(target: Target, destination: Path, output: Output, *, keep: int
     """Make a snapshot of the data directory in the archive at ``destination``."""
     keep_private()
     settings = target.settings()
+    require_own_database(settings, "copy the database with pg_dump, and then the folder 'blobs' of the data directory")
     result = await anyio.to_thread.run_sync(
         lambda: _back_up(settings, destination, keep, same_directory=same_directory)
     )
@@ -70,6 +71,7 @@ async def restore(target: Target, source: Path, output: Output, *, snapshot: str
     """Restore a snapshot into the data directory, which must be new or empty."""
     keep_private()
     settings = target.settings()
+    require_own_database(settings, "restore the database with pg_restore, and the folder 'blobs' of the data directory")
     manifest = await anyio.to_thread.run_sync(lambda: restore_directory(source, settings.data_dir, snapshot=snapshot))
     for path in manifest.missing:
         output.note(f"warning: {path} was missing when the backup was made")

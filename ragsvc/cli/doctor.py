@@ -75,6 +75,10 @@ async def _data(target: Target, note: Callable[[Check], None], *, deep: bool) ->
     folder, locked = health_checks.data_directory(settings.data_dir)
     take(iter(folder))
     take(health_checks.upgrade_copies(settings.data_dir))
+    if settings.database_url is not None:
+        take(await anyio.to_thread.run_sync(health_checks.postgres, settings.database_url))
+        note(Check("indexes", CheckState.WARN, "not compared: doctor reads the file of a database, not PostgreSQL"))
+        return
     if not health_checks.database_file(settings.data_dir).is_file():
         note(Check("database", CheckState.OK, "does not exist yet; the first start creates it"))
         return

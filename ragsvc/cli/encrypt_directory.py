@@ -10,12 +10,13 @@ from rich.markup import escape
 
 from ragsvc.cli.failures import usage_error
 from ragsvc.cli.output import Output
-from ragsvc.cli.target import Target, keep_private
+from ragsvc.cli.target import Target, keep_private, require_own_database
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, is_open_to_others, is_plain_database, read_master_key
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.encrypt_directory import encrypt_directory, rotate_master_key
 
+_DISK = "encrypt the disk of the database server"
 _NO_KEY = "no master key: set RAGSVC_MASTER_KEY_FILE, RAGSVC_MASTER_KEY_COMMAND or RAGSVC_MASTER_KEY"
 
 
@@ -23,6 +24,7 @@ async def encrypt(target: Target, output: Output) -> None:
     """Encrypt a plain data directory in place, under the configured master key."""
     keep_private()
     settings = target.settings()
+    require_own_database(settings, _DISK)
     master = await anyio.to_thread.run_sync(settings.read_master_key)
     if master is None:
         raise usage_error(_NO_KEY)
@@ -51,6 +53,7 @@ async def rotate_key(target: Target, new_key_file: Path, output: Output) -> None
     """Wrap all keys under a new master key; content is not rewritten."""
     keep_private()
     settings = target.settings()
+    require_own_database(settings, _DISK)
     current = await anyio.to_thread.run_sync(settings.read_master_key)
     new = read_master_key(value=None, file=new_key_file, command=None)
     if current is None or new is None:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from enum import IntEnum
 
-from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcError
+from ragsvc.core.errors import ConfigurationError, DatabaseUnavailable, DataDirectoryLocked, RagsvcError
 
 
 class ExitCode(IntEnum):
@@ -55,6 +55,8 @@ def failure_of_error(error: RagsvcError) -> CommandFailed:
         exit_code = ExitCode.LOCKED
     elif isinstance(error, ConfigurationError):
         exit_code = ExitCode.USAGE
+    elif isinstance(error, DatabaseUnavailable):
+        exit_code = ExitCode.UNREACHABLE
     return CommandFailed(error.message, code=error.code, exit_code=exit_code)
 
 

@@ -24,7 +24,7 @@ from ragsvc.cli.target import Target, in_process, keep_private, local_key, remot
 from ragsvc.core.readiness import Readiness
 from ragsvc.services.access_control import Access
 from ragsvc.services.key_administration import KeyAdministration
-from ragsvc.store.database import Database
+from ragsvc.wiring.open_database import open_database
 
 _DAY_S = 86_400
 
@@ -54,9 +54,8 @@ async def _connect(target: Target, *, creates: bool = False) -> AsyncGenerator[S
     if creates:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
     else:
-        require_data(settings.data_dir)
-    keys = settings.open_data_keys()
-    database = Database(settings.data_dir / "ragsvc.sqlite", key=None if keys is None else keys.database_key)
+        require_data(settings)
+    database = open_database(settings, settings.open_data_keys())
     try:
         access = Access(database)
         secret, key = local_key(target.tenant)

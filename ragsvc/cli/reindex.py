@@ -19,10 +19,10 @@ from ragsvc.cli.output import Output, table
 from ragsvc.cli.target import Target, keep_private
 from ragsvc.config import Settings
 from ragsvc.store.data_keys import DATABASE_FILE_NAME
-from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.document_rows import count_by_status, list_collections
 from ragsvc.store.reingest import forget_embeddings, unfinished_jobs
+from ragsvc.wiring.open_database import open_database
 from ragsvc.wiring.services import Services, open_services
 
 _POLL_S = 0.3
@@ -55,7 +55,7 @@ async def reindex(target: Target, output: Output, *, embeddings: bool) -> None:
     """
     keep_private()
     settings = target.settings()
-    if not (settings.data_dir / DATABASE_FILE_NAME).is_file():
+    if settings.database_url is None and not (settings.data_dir / DATABASE_FILE_NAME).is_file():
         raise CommandFailed(f"{settings.data_dir} is not a data directory of ragsvc", code="no_data")
     log_to_standard_error("warning")
     started = time.monotonic()
@@ -86,8 +86,7 @@ def _drop(settings: Settings, embeddings: bool) -> None:
     try:
         shutil.rmtree(data_dir / "derived", ignore_errors=True)
         if embeddings:
-            keys = settings.open_data_keys()
-            database = Database(data_dir / DATABASE_FILE_NAME, key=None if keys is None else keys.database_key)
+            database = open_database(settings, settings.open_data_keys())
             try:
                 database.write_sync(lambda connection: forget_embeddings(connection, now=int(time.time())))
             finally:

@@ -92,7 +92,7 @@ async def connect(target: Target, *, patience_s: float = 0.0, reads: bool = Fals
     keep_private()
     settings = target.settings()
     if reads:
-        require_data(settings.data_dir)
+        require_data(settings)
     log_to_standard_error("warning")
     async with open_services(settings) as services:
         app = create_service(services)
@@ -103,10 +103,19 @@ async def connect(target: Target, *, patience_s: float = 0.0, reads: bool = Fals
                 yield client
 
 
-def require_data(data_dir: Path) -> None:
-    """Raise ``CommandFailed`` if a data directory has no database."""
+def require_own_database(settings: Settings, instead: str) -> None:
+    """Raise ``CommandFailed`` for a command about the database file, which a database in PostgreSQL does not have."""
+    if settings.database_url is not None:
+        raise usage_error(f"the database is in PostgreSQL (database_url), and this command is about a file: {instead}")
+
+
+def require_data(settings: Settings) -> None:
+    """Raise ``CommandFailed`` if a data directory has no database; one in PostgreSQL is not looked for."""
     from ragsvc.store.data_keys import DATABASE_FILE_NAME  # noqa: PLC0415 - heavy
 
+    data_dir = settings.data_dir
+    if settings.database_url is not None:
+        return
     if not os.path.lexists(data_dir / DATABASE_FILE_NAME):
         state = "holds no data" if data_dir.is_dir() else "does not exist"
         raise CommandFailed(
@@ -214,4 +223,5 @@ __all__ = [
     "remote",
     "require_data",
     "require_documents",
+    "require_own_database",
 ]

@@ -33,6 +33,7 @@ They know no HTTP status, and carry no secrets and no document text.
     ├── RequestTimedOut           the client sent too slowly
     ├── Conflict                  the state of the resource does not allow the operation
     ├── Overloaded                a bounded queue is full
+    │   └── DatabaseUnavailable   the database server cannot be reached
     ├── ModelUnavailable          no provider can serve the model at the moment
     ├── UpstreamFailed            the provider returned an error or ended the response early
     ├── UpstreamTimeout
@@ -323,6 +324,12 @@ class Overloaded(RagsvcError):
 
     code = "overloaded"
     retryable = True
+
+
+class DatabaseUnavailable(Overloaded):
+    """The database server cannot be reached, or did not answer in time; retry after ``retry_after_s``."""
+
+    code = "database_unavailable"
 
 
 class ModelUnavailable(RagsvcError):

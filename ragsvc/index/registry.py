@@ -129,7 +129,7 @@ class IndexRegistry:
             index = self._load(slot, collection_id)
             try:
                 index.catch_up()
-            except StorageFull:
+            except (StorageFull, Overloaded):
                 raise  # the index stays usable, and maintenance tries again
             except Exception:
                 slot.index = None  # the next use loads the files on disk and replays the log

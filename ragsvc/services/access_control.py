@@ -28,7 +28,15 @@ from ragsvc.core.access.money import show_amount
 from ragsvc.core.access.principal import Principal
 from ragsvc.core.access.request_note import note_request
 from ragsvc.core.defaults import DEFAULT_FAILED_LOGINS_PER_MINUTE
-from ragsvc.core.errors import BalanceExhausted, Conflict, KeyInactive, RateLimited, StorageFull, Unauthorized
+from ragsvc.core.errors import (
+    BalanceExhausted,
+    Conflict,
+    DatabaseUnavailable,
+    KeyInactive,
+    RateLimited,
+    StorageFull,
+    Unauthorized,
+)
 from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.core.ports.token_meter import Need, Reservation
 from ragsvc.store import key_rows, key_usage_rows, tenant_budget_rows
@@ -218,8 +226,8 @@ class Access:
         with anyio.CancelScope(shield=True):
             try:
                 await self._flush(release=True, last=True)
-            except StorageFull:
-                _log.error("The last token usage could not be written: the disk is full.")
+            except (StorageFull, DatabaseUnavailable) as error:
+                _log.error("The last token usage could not be written: %s", error.message)
 
     async def _recover_leases(self) -> None:
         """Book the leases that a crash left as spent."""

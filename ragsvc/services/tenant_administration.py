@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -26,7 +25,7 @@ from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.store import document_rows, file_rows, tenant_budget_rows, upload_rows
 from ragsvc.store import tenant_rows as rows
-from ragsvc.store.backup import list_backups, remove_database
+from ragsvc.store.backup import remove_database
 from ragsvc.store.database import Database
 from ragsvc.store.tenant_budget_rows import TenantBudget
 from ragsvc.store.tenant_rows import (
@@ -364,10 +363,10 @@ class TenantAdministration:
 
     def _is_in_copies(self, tenant: TenantId) -> bool:
         connect = self._database.connect_copy
-        return any(rows.copy_has_tenant(copy, tenant, connect) for copy in list_backups(self._database.path))
+        return any(rows.copy_has_tenant(copy, tenant, connect) for copy in self._database.older_copies())
 
     def _handle_copies(self, report: DeletionReport, *, remove: bool) -> None:
-        copies: list[Path] = list_backups(self._database.path)
+        copies = self._database.older_copies()
         if remove:
             for copy in copies:
                 remove_database(copy)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, Exists, ScalarSelect, exists, insert, select, update
+from sqlalchemy import Connection, Exists, ScalarSelect, exists, select, update
 
 from ragsvc.core.ids import DocumentId
+from ragsvc.store.engines import engine_of
 from ragsvc.store.tables import AttachmentRow, DocumentRow, table_of
 
 _attachments = table_of(AttachmentRow)
@@ -38,11 +39,8 @@ def is_brought() -> Exists:
 
 def link(connection: Connection, parent_id: DocumentId, document_id: DocumentId, *, brought: bool) -> None:
     """Note that a document is attached to ``parent_id``; does nothing if it is known already."""
-    connection.execute(
-        insert(_attachments)
-        .prefix_with("OR IGNORE")
-        .values(parent_id=parent_id, document_id=document_id, brought=brought)
-    )
+    statement = engine_of(connection).insert_or_ignore(_attachments)
+    connection.execute(statement.values(parent_id=parent_id, document_id=document_id, brought=brought))
 
 
 def attached_to(connection: Connection, parent_ids: Sequence[DocumentId]) -> list[DocumentId]:

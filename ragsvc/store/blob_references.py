@@ -9,6 +9,8 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
+from ragsvc.store.engines.sqlite import has_given_ids
+
 BlobKey = tuple[str, str]
 """Tenant and SHA-256 of a stored file."""
 
@@ -33,9 +35,7 @@ def required_files(connection: sqlite3.Connection) -> set[BlobKey]:
 
 def has_stored_anything(connection: sqlite3.Connection) -> bool:
     """Whether the database ever had a row that refers to a stored file."""
-    tables = ", ".join(f"'{table}'" for table in REFERRING_TABLES)
-    statement = f"SELECT count(*) FROM sqlite_sequence WHERE name IN ({tables}) AND seq > 0"  # noqa: S608 - constants
-    return bool(connection.execute(statement).fetchone()[0])
+    return has_given_ids(connection, REFERRING_TABLES)
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> set[str]:

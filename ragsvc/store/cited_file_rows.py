@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Text, cast, func, select
+from sqlalchemy import Connection, select
 
 from ragsvc.core.documents import CitedFile
-from ragsvc.store.one_value_statement import OneValueStatement, requested_ids
+from ragsvc.store.engines.constructs import is_requested, rows_as_json, text_of_bytes
+from ragsvc.store.one_value_statement import OneValueStatement
 from ragsvc.store.tables import DocumentFileRow, DocumentRow, FileRow, table_of
 from ragsvc.store.text_integrity import readable
 
@@ -27,9 +28,9 @@ _first_file = (
     .scalar_subquery()
 )
 _files_as_json = OneValueStatement(
-    select(
-        func.json_group_array(func.json_array(_documents.c.public_id, _first_file, cast(_documents.c.metadata, Text)))
-    ).where(_documents.c.id.in_(requested_ids))
+    select(rows_as_json(_documents.c.public_id, _first_file, text_of_bytes(_documents.c.metadata))).where(
+        is_requested(_documents.c.id)
+    )
 )
 _decode_files = msgspec.json.Decoder(list[tuple[str, str | None, str]]).decode
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode

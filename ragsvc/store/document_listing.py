@@ -16,12 +16,13 @@ from ragsvc.core.ids import CollectionId, DocumentId, TenantId
 from ragsvc.core.retrieval.filters import Filter, matches
 from ragsvc.store import attachment_rows
 from ragsvc.store.document_rows import document_of, get_document, select_documents
+from ragsvc.store.engines.constructs import part_before
 from ragsvc.store.tables import CollectionRow, DocumentRow, table_of
 
 _documents = table_of(DocumentRow)
 _collections = table_of(CollectionRow)
 
-_plain_type = func.lower(func.substr(_documents.c.media_type, 1, func.instr(_documents.c.media_type + ";", ";") - 1))
+_plain_type = func.lower(part_before(_documents.c.media_type, ";"))
 """The type of a text may have a ``charset`` parameter."""
 
 _filtered_columns = (_documents.c.metadata, _documents.c.filename, _documents.c.created_at)

@@ -200,24 +200,21 @@ def insert_document(connection: Connection, new: NewDocument) -> Document:
     """Insert a document as queued, with its file. The caller checked that the collection does not have these bytes."""
     forget_removal(connection, new.tenant, new.sha256)
     collection, metadata = new.collection, _encode(new.metadata)
-    with closing(
-        _insert_queued.run(
-            connection,
-            public_id=new.public_id,
-            tenant=new.tenant,
-            collection_id=collection.id,
-            filename=new.filename,
-            media_type=new.media_type,
-            size_bytes=new.size_bytes,
-            sha256=new.sha256,
-            metadata=metadata,
-            created_at=new.created_at,
-            updated_at=new.created_at,
-        )
-    ) as cursor:
-        document_id = DocumentId(cursor.lastrowid or 0)
+    document_id = _insert_queued.insert(
+        connection,
+        public_id=new.public_id,
+        tenant=new.tenant,
+        collection_id=collection.id,
+        filename=new.filename,
+        media_type=new.media_type,
+        size_bytes=new.size_bytes,
+        sha256=new.sha256,
+        metadata=metadata,
+        created_at=new.created_at,
+        updated_at=new.created_at,
+    )
     document = Document(
-        id=document_id,
+        id=DocumentId(document_id),
         public_id=new.public_id,
         tenant=new.tenant,
         collection_id=collection.id,

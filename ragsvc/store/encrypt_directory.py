@@ -27,9 +27,9 @@ from ragsvc.store.data_keys import (
     read_data_keys,
     sync_folder,
 )
-from ragsvc.store.database import connect_raw
 from ragsvc.store.file_location import require_local_files
 from ragsvc.store.file_sweep import quarantined_files
+from ragsvc.store.sqlite_database import connect_raw
 
 _PIECE_BYTES = 1 << 20
 _UNFINISHED = ".new"

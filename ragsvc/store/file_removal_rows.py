@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, exists, or_, select
-from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.ids import TenantId
 from ragsvc.store.driver_statement import DriverStatement
+from ragsvc.store.engines import engine_of
 from ragsvc.store.tables import CollectionRow, DocumentRow, FileRemovalRow, FileRow, UploadPartRow, table_of
 
 _collections = table_of(CollectionRow)
@@ -51,8 +51,8 @@ def add_removal(connection: Connection, tenant: TenantId, sha256: str, *, now: i
     """Note that a stored file is to be removed, unless it is used; returns whether it is to be removed."""
     if is_used(connection, tenant, sha256):
         return False
-    statement = insert(_removals).values(tenant=tenant, sha256=sha256, created_at=now)
-    connection.execute(statement.on_conflict_do_nothing())
+    statement = engine_of(connection).insert_or_ignore(_removals)
+    connection.execute(statement.values(tenant=tenant, sha256=sha256, created_at=now))
     return True
 
 

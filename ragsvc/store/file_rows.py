@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection as SomeOf
 from collections.abc import Sequence
-from contextlib import closing
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, insert, literal, or_, select, update
 
 from ragsvc.core.documents import Document
 from ragsvc.core.errors import FileNotFound
 from ragsvc.core.files import WHOLE_TENANT, FileReach, FileStatus, UploadedFile, implicit_file_id
 from ragsvc.core.ids import CollectionId, DocumentId, FileId, KeyId, TenantId
 from ragsvc.store.driver_statement import DriverStatement
+from ragsvc.store.engines import engine_of
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.tables import AnyRow, CollectionRow, DocumentFileRow, DocumentRow, FileRow, table_of
 
@@ -88,12 +88,10 @@ def insert_file(connection: Connection, new: NewFile, *, implicit: bool = False)
 def insert_implicit_file(connection: Connection, document: Document, new: NewFile) -> None:
     """Insert the file that comes with a document, and link both."""
     values = {**msgspec.structs.asdict(new), "status": FileStatus.PROCESSED.value, "implicit": True}
-    with closing(_insert_file.run(connection, **values)) as cursor:
-        file_id = cursor.lastrowid
     _insert_link.run(
         connection,
         document_id=document.id,
-        file_id=file_id,
+        file_id=_insert_file.insert(connection, **values),
         created_at=new.created_at,
         collection_id=document.collection_id,
     ).close()
@@ -101,9 +99,11 @@ def insert_implicit_file(connection: Connection, document: Document, new: NewFil
 
 def link(connection: Connection, document_id: DocumentId, file_id: FileId, *, now: int) -> None:
     """Note that a document was made from a file; does nothing if it is known already."""
-    collection = select(_documents.c.collection_id).where(_documents.c.id == document_id).scalar_subquery()
-    values = {"document_id": document_id, "file_id": file_id, "created_at": now, "collection_id": collection}
-    connection.execute(insert(_links).prefix_with("OR IGNORE").values(**values))
+    names = ["document_id", "file_id", "created_at", "collection_id"]
+    row = select(_documents.c.id, literal(file_id), literal(now), _documents.c.collection_id).where(
+        _documents.c.id == document_id
+    )
+    connection.execute(engine_of(connection).insert_or_ignore(_links).from_select(names, row))
 
 
 def link_all(
@@ -112,7 +112,7 @@ def link_all(
     """``link`` for documents of a collection and their files."""
     values = {"created_at": now, "collection_id": collection_id}
     rows = [{"document_id": document_id, "file_id": file_id, **values} for document_id, file_id in pairs]
-    connection.execute(insert(_links).prefix_with("OR IGNORE"), rows)
+    connection.execute(engine_of(connection).insert_or_ignore(_links), rows)
 
 
 def unlink(connection: Connection, document_id: DocumentId, file_id: FileId) -> None:

@@ -22,10 +22,11 @@ from sqlalchemy import Connection
 from ragsvc.core.ids import TenantId
 from ragsvc.core.ports.file_storage import FileStorage, StoredEntry
 from ragsvc.core.storage_faults import is_storage_fault
-from ragsvc.store.blob_references import has_stored_anything
+from ragsvc.store.blob_references import REFERRING_TABLES
 from ragsvc.store.blobs import QUARANTINE, BlobStore, quarantined_name
-from ragsvc.store.database import Database, driver_connection
+from ragsvc.store.database import Database
 from ragsvc.store.document_rows import referenced_blobs
+from ragsvc.store.engines import engine_of
 from ragsvc.store.file_removal_rows import FileRemoval, list_removals
 from ragsvc.store.local_files import LocalFiles
 
@@ -61,7 +62,7 @@ def read_known_files(connection: Connection) -> KnownFiles:
     return KnownFiles(
         referenced=frozenset(referenced_blobs(connection)),
         removals=tuple(list_removals(connection)),
-        has_had_documents=has_stored_anything(driver_connection(connection)),
+        has_had_documents=engine_of(connection).has_given_ids(connection, REFERRING_TABLES),
     )
 
 

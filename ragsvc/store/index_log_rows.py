@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from sqlalchemy import Connection, delete, func, insert, select
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from ragsvc.core.documents import Document
 from ragsvc.core.ids import DocumentId, PassageId
 from ragsvc.core.ports.indexes import IndexChange, IndexOperation
+from ragsvc.store.engines import engine_of
 from ragsvc.store.tables import IndexLogRow, PassageRow, ServiceStateRow, table_of
 
 _passages = table_of(PassageRow)
@@ -34,6 +34,7 @@ def append_changes(
     connection: Connection, operation: IndexOperation, changes: Iterable[tuple[Document, Sequence[PassageId]]]
 ) -> None:
     """Log the same change of several documents, each with its passages; see ``append_change``."""
+    logged = [(document, passage_ids) for document, passage_ids in changes if passage_ids]
     rows = [
         {
             "collection_id": document.collection_id,
@@ -41,10 +42,10 @@ def append_changes(
             "document_id": document.id,
             "passage_ids": np.array(passage_ids, dtype="<i8").tobytes(),
         }
-        for document, passage_ids in changes
-        if passage_ids
+        for document, passage_ids in logged
     ]
     if rows:
+        engine_of(connection).lock_logs(connection, (document.collection_id for document, _ in logged))
         connection.execute(insert(_index_log), rows)
 
 
@@ -77,8 +78,8 @@ def prune_log(connection: Connection, collection_id: int, up_to: int) -> int:
         return 0
     old = (_index_log.c.collection_id == collection_id, _index_log.c.seq <= up_to, _index_log.c.seq < last)
     removed = connection.execute(delete(_index_log).where(*old)).rowcount
-    statement = upsert(_state).values(name=_PRUNED.format(collection_id), value=up_to)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_={"value": up_to}))
+    values = {"name": _PRUNED.format(collection_id), "value": up_to}
+    connection.execute(engine_of(connection).upsert(_state, values, {"value": up_to}))
     return removed
 
 

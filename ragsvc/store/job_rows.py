@@ -1,6 +1,7 @@
 """Statements about jobs: queue, claim, report progress, and the end of a job. Callers own the transaction.
 
-A job of a ready document renews its vectors after a rename; every other job ingests the document.
+A job of a ready document renews its vectors after a rename; every other job ingests the document. Where several
+processes can claim at a time (PostgreSQL), a claim locks its rows and passes over those that another one has locked.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ragsvc.core.ids import DocumentId, TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel
 from ragsvc.store.document_rows import document_of, get_by_row_id, has_other_names, select_documents
 from ragsvc.store.driver_statement import DriverStatement
+from ragsvc.store.engines import engine_of
 from ragsvc.store.index_log_rows import append_change, passage_ids_of_document
 from ragsvc.store.parsed_rows import clear_parsed
 from ragsvc.store.serving_model import lacks_vectors, serving_model
@@ -38,6 +40,7 @@ _SMALL_TYPES: Final = frozenset({TEXT, MARKDOWN})
 _QUEUED: Final = "queued"
 _QUEUED_SMALL: Final = "queued small"
 """The state of a queued job that may run together with others; a job that is queued again runs by itself."""
+_RUNNING: Final = "running"
 
 
 _count_jobs = DriverStatement(select(func.count()).select_from(_jobs))
@@ -121,11 +124,8 @@ def enqueue_new(
 
 def enqueue_renewal(connection: Connection, document: Document, *, now: int) -> None:
     """Queue new vectors for a ready document. A job that is queued or running already will use the latest name."""
-    connection.execute(
-        insert(_jobs)
-        .prefix_with("OR IGNORE")
-        .values(document_id=document.id, tenant=document.tenant, state=_QUEUED, attempts=0, created_at=now)
-    )
+    values = {"document_id": document.id, "tenant": document.tenant, "state": _QUEUED, "attempts": 0, "created_at": now}
+    connection.execute(engine_of(connection).insert_or_ignore(_jobs).values(**values))
 
 
 def claim(
@@ -142,23 +142,32 @@ def claim(
     ``waiting`` are ids of jobs that must not run yet, ``busy`` documents of which no job must run yet. With
     ``also_small=False``, jobs that may run together are left to ``claim_small``.
     """
-    claimable = _claimable(waiting, busy)
-    is_renewal = _documents.c.status == DocumentStatus.READY
-    job_id = (
-        _next_of(connection, claimable & ~is_renewal)
-        or (_next_of(connection, claimable & ~is_renewal, state=_QUEUED_SMALL) if also_small else None)
-        or _next_of(connection, claimable & is_renewal)
-    )
-    if job_id is None:
+    passed_over = set(waiting)
+    while (job_id := _next_job(connection, _claimable(passed_over, busy), also_small=also_small)) is not None:
+        row = connection.execute(
+            select(_jobs).where(_jobs.c.id == job_id, _jobs.c.state != _RUNNING).with_for_update(skip_locked=True)
+        ).one_or_none()
+        if row is not None:
+            break
+        passed_over.add(job_id)  # another process claims it at the same time
+    else:
         return None
-    row = connection.execute(select(_jobs).where(_jobs.c.id == job_id)).one()
     document = get_by_row_id(connection, DocumentId(row.document_id))
     assert document is not None  # noqa: S101 - jobs cascade with their document, and its collection is not deleted
-    connection.execute(update(_jobs).where(_jobs.c.id == row.id).values(state="running", attempts=row.attempts + 1))
+    connection.execute(update(_jobs).where(_jobs.c.id == row.id).values(state=_RUNNING, attempts=row.attempts + 1))
     work = _next_work(document)
     if work is not JobWork.RENEW_VECTORS:
         set_progress(connection, document.id, stage=_first_stage(document, work), now=now)
     return ClaimedJob(job_id=row.id, document=document, attempts=row.attempts + 1, password=row.password, work=work)
+
+
+def _next_job(connection: Connection, claimable: ColumnElement[bool], *, also_small: bool) -> int | None:
+    is_renewal = _documents.c.status == DocumentStatus.READY
+    return (
+        _next_of(connection, claimable & ~is_renewal)
+        or (_next_of(connection, claimable & ~is_renewal, state=_QUEUED_SMALL) if also_small else None)
+        or _next_of(connection, claimable & is_renewal)
+    )
 
 
 def claim_small(
@@ -187,10 +196,11 @@ def claim_small(
         .where(_jobs.c.state == _QUEUED_SMALL, _jobs.c.tenant == tenant, claimable)
         .order_by(_jobs.c.id)
         .limit(limit)
+        .with_for_update(of=_jobs, skip_locked=True)
     )
     rows = connection.execute(statement).all()
     claimed = _jobs.c.id.in_([row.job_id for row in rows])
-    connection.execute(update(_jobs).where(claimed).values(state="running", attempts=_jobs.c.attempts + 1))
+    connection.execute(update(_jobs).where(claimed).values(state=_RUNNING, attempts=_jobs.c.attempts + 1))
     return [
         ClaimedJob(
             job_id=row.job_id,
@@ -244,7 +254,7 @@ def _next_of(connection: Connection, condition: ColumnElement[bool], *, state: s
         .correlate(tenants)
     )
     running = (
-        select(func.count()).where(_jobs.c.state == "running", _jobs.c.tenant == tenants.c.tenant).correlate(tenants)
+        select(func.count()).where(_jobs.c.state == _RUNNING, _jobs.c.tenant == tenants.c.tenant).correlate(tenants)
     )
     rows = connection.execute(select(running.scalar_subquery(), first.scalar_subquery()).select_from(tenants))
     found = [(count, job_id) for count, job_id in rows if job_id is not None]
@@ -265,19 +275,19 @@ def _first_stage(document: Document, work: JobWork) -> Stage:
 
 def release_running(connection: Connection) -> int:
     """Queue the jobs that a dead process left running; only at start, when this process owns the directory."""
-    return connection.execute(update(_jobs).where(_jobs.c.state == "running").values(state=_QUEUED)).rowcount
+    return connection.execute(update(_jobs).where(_jobs.c.state == _RUNNING).values(state=_QUEUED)).rowcount
 
 
 def release(connection: Connection, job_id: int, *, count_attempt: bool = False) -> None:
     """Queue a running job again; the attempt counts only if ``count_attempt``. Does nothing if it is not running."""
     attempts = _jobs.c.attempts if count_attempt else _jobs.c.attempts - 1
-    running = (_jobs.c.id == job_id) & (_jobs.c.state == "running")
+    running = (_jobs.c.id == job_id) & (_jobs.c.state == _RUNNING)
     connection.execute(update(_jobs).where(running).values(state=_QUEUED, attempts=attempts))
 
 
 def release_small(connection: Connection, job_ids: Sequence[int], *, together: bool) -> None:
     """Queue running jobs again, to run together or by themselves; the attempt does not count."""
-    running = _jobs.c.id.in_(job_ids) & (_jobs.c.state == "running")
+    running = _jobs.c.id.in_(job_ids) & (_jobs.c.state == _RUNNING)
     state = _QUEUED_SMALL if together else _QUEUED
     connection.execute(update(_jobs).where(running).values(state=state, attempts=_jobs.c.attempts - 1))
 

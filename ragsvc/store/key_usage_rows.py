@@ -8,10 +8,10 @@ from typing import Final, cast
 
 import msgspec
 from sqlalchemy import Connection, Table, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.access.limits import LedgerWrite
 from ragsvc.core.ids import KeyId
+from ragsvc.store.engines import engine_of
 from ragsvc.store.key_tables import KeyRow, UsageRow
 
 _keys = cast("Table", KeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
@@ -215,10 +215,6 @@ def sum_usage(connection: Connection, which: UsageFilter, by: Sequence[UsageDime
 
 
 def add_usage(connection: Connection, usage: KeyUsage) -> None:
-    statement = insert(_usage).values(**msgspec.structs.asdict(usage))
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["key_id", "day", "model", "family"],
-            set_={name: _usage.c[name] + statement.excluded[name] for name in USAGE_NUMBERS},
-        )
-    )
+    values = msgspec.structs.asdict(usage)
+    sums = {name: _usage.c[name] + values[name] for name in USAGE_NUMBERS}
+    connection.execute(engine_of(connection).upsert(_usage, values, sums))

@@ -6,11 +6,10 @@ import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Final
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, LargeBinary, Select, Text, bindparam, cast, exists, func, literal, or_, select
+from sqlalchemy import Connection, Select, exists, func, or_, select
 
 from ragsvc.core.documents import DocumentStatus, Page, StoredPassage, Table
 from ragsvc.core.errors import StoredDataDamaged
@@ -20,7 +19,15 @@ from ragsvc.core.retrieval.document_judgement import COVER_CHARACTERS
 from ragsvc.core.retrieval.document_questions import DocumentQuestion
 from ragsvc.core.text.chunking import lexical_context
 from ragsvc.core.validation import invalid_value
-from ragsvc.store.one_value_statement import OneValueStatement, requested_ids
+from ragsvc.store.engines.constructs import (
+    BETWEEN_TEXTS,
+    beginning_of,
+    is_requested,
+    numbered_texts,
+    rows_as_json,
+    text_of_bytes,
+)
+from ragsvc.store.one_value_statement import OneValueStatement
 from ragsvc.store.searchable_documents import is_searchable
 from ragsvc.store.tables import DocumentRow, EmbeddingRow, PageRow, PassageRow, table_of
 from ragsvc.store.text_integrity import is_readable, readable
@@ -49,38 +56,24 @@ _columns = (
     passages_table.c.start,
     passages_table.c.end,
     passages_table.c.text,
-    cast(passages_table.c.headings, Text).label("headings"),
+    text_of_bytes(passages_table.c.headings).label("headings"),
     passages_table.c.ordinal,
     passages_table.c.token_count,
     documents_table.c.pages_total,
-    cast(passages_table.c.tables, Text).label("tables"),
+    text_of_bytes(passages_table.c.tables).label("tables"),
 )
 _with_document = passages_table.join(documents_table, documents_table.c.id == passages_table.c.document_id)
 _select_passage = select(*_columns).select_from(_with_document)
-_of_ids = passages_table.c.id.in_(requested_ids)
+_of_ids = is_requested(passages_table.c.id)
 _rows_as_json = OneValueStatement(
-    select(func.json_group_array(func.json_array(*_columns))).select_from(_with_document).where(_of_ids, is_searchable)
+    select(rows_as_json(*_columns)).select_from(_with_document).where(_of_ids, is_searchable)
 )
 _names_as_json = OneValueStatement(
-    select(
-        func.json_group_array(
-            func.json_array(documents_table.c.id, documents_table.c.filename, documents_table.c.title)
-        )
-    ).where(documents_table.c.id.in_(requested_ids), is_searchable)
+    select(rows_as_json(documents_table.c.id, documents_table.c.filename, documents_table.c.title)).where(
+        is_requested(documents_table.c.id), is_searchable
+    )
 )
-_between_texts: Final = "\0"
-"""Occurs in no text."""
-
-_numbered_texts = OneValueStatement(
-    select(
-        cast(
-            func.group_concat(
-                cast(passages_table.c.id, Text) + literal(" ") + passages_table.c.text, bindparam("between")
-            ),
-            LargeBinary,
-        )
-    ).where(_of_ids)
-)
+_numbered_texts = OneValueStatement(select(numbered_texts(passages_table.c.id, passages_table.c.text)).where(_of_ids))
 
 Row = tuple[int, int, str, str, str | None, int, str | None, int, int, str, str, int, int, int, str | None]
 _decode_rows = msgspec.json.Decoder(list[Row]).decode
@@ -202,11 +195,11 @@ def _asked_of(connection: Connection, asked: DocumentQuestion, document: int, pa
 
 def load_texts(connection: Connection, ids: Sequence[int] | Ids) -> dict[int, bytes]:
     """The passages' texts in UTF-8 by id; those that do not exist are missing."""
-    joined = _numbered_texts.read(connection, ids, between=_between_texts)
+    joined = _numbered_texts.read(connection, ids)
     if isinstance(joined, str):
         joined = readable(joined).encode()
     wanted = {b"%d" % passage: int(passage) for passage in ids}
-    numbered = (entry.partition(b" ") for entry in joined.split(_between_texts.encode())) if joined else ()
+    numbered = (entry.partition(b" ") for entry in joined.split(BETWEEN_TEXTS.encode())) if joined else ()
     # a damaged text may contain the separator: what follows it belongs to no passage
     return {wanted[number]: text for number, _, text in numbered if number in wanted}
 
@@ -254,7 +247,7 @@ def load_openings(
     found: dict[int, str] = {}
     for begin in range(0, len(document_ids), _AT_ONCE):
         statement = (
-            select(_pages.c.document_id, func.substr(_pages.c.text, 1, characters).label("text"))
+            select(_pages.c.document_id, beginning_of(_pages.c.text, characters).label("text"))
             .where(_pages.c.document_id.in_(document_ids[begin : begin + _AT_ONCE]), _pages.c.number <= pages)
             .order_by(_pages.c.document_id, _pages.c.number)
         )

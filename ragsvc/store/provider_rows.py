@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple, cast
 
 from sqlalchemy import Column, Connection, LargeBinary, Table, delete, select
-from sqlalchemy.dialects.sqlite import insert
 from sqlmodel import Field, SQLModel
+
+from ragsvc.store.engines import engine_of
 
 
 class ProviderRow(SQLModel, table=True):
@@ -54,8 +55,9 @@ def stored_providers(connection: Connection) -> list[StoredProvider]:
 
 
 def put_provider(connection: Connection, name: str, sealed: bytes, *, now: int) -> None:
-    row = insert(_providers).values(name=name, sealed=sealed, created_at=now, updated_at=now)
-    connection.execute(row.on_conflict_do_update(index_elements=["name"], set_={"sealed": sealed, "updated_at": now}))
+    values = {"name": name, "sealed": sealed, "created_at": now, "updated_at": now}
+    changes = {"sealed": sealed, "updated_at": now}
+    connection.execute(engine_of(connection).upsert(_providers, values, changes))
 
 
 def drop_provider(connection: Connection, name: str) -> None:
@@ -71,10 +73,8 @@ def stored_keys(connection: Connection) -> list[StoredProviderKey]:
 
 def put_key(connection: Connection, tenant: str, provider: str, sealed: bytes, *, now: int) -> None:
     """Store a tenant's key, replacing an existing one."""
-    row = insert(_keys).values(tenant=tenant, provider=provider, sealed=sealed, updated_at=now)
-    connection.execute(
-        row.on_conflict_do_update(index_elements=["tenant", "provider"], set_={"sealed": sealed, "updated_at": now})
-    )
+    values = {"tenant": tenant, "provider": provider, "sealed": sealed, "updated_at": now}
+    connection.execute(engine_of(connection).upsert(_keys, values, {"sealed": sealed, "updated_at": now}))
 
 
 def drop_key(connection: Connection, tenant: str, provider: str) -> bool:

@@ -30,15 +30,12 @@ def forget_embeddings(connection: Connection, *, now: int) -> int:
     queued = select(_documents.c.id, _documents.c.tenant, literal("queued"), literal(0), literal(now)).where(which)
     ready = select(_documents.c.id).where(_documents.c.status == DocumentStatus.READY)
     connection.execute(delete(_jobs).where(_jobs.c.document_id.in_(ready)))  # renewals of vectors that are deleted now
-    count = connection.execute(
-        insert(_jobs).from_select(["document_id", "tenant", "state", "attempts", "created_at"], queued)
-    ).rowcount
-    connection.execute(
+    connection.execute(insert(_jobs).from_select(["document_id", "tenant", "state", "attempts", "created_at"], queued))
+    return connection.execute(
         update(_documents)
         .where(which)
         .values(status=DocumentStatus.QUEUED, stage=Stage.SEARCHABLE, passages_done=0, updated_at=now)
-    )
-    return count
+    ).rowcount
 
 
 def unfinished_jobs(connection: Connection) -> tuple[int, int]:

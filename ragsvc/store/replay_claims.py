@@ -37,6 +37,8 @@ _SCHEMA = (
 class _ClaimsFile:
     """Implements ``WritableConnection`` for the file of claims."""
 
+    savepoint_for_one = True
+
     def __init__(self, path: Path, *, is_durable: bool) -> None:
         try:
             self._connection = self._connect(path, is_durable=is_durable)
@@ -74,8 +76,11 @@ class _ClaimsFile:
     def driver(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         return connection
 
-    def make_room(self) -> bool:
-        return False  # the main database owns the reserve
+    def has_lost(self, connection: sqlite3.Connection, error: Exception) -> bool:
+        return not connection.in_transaction
+
+    def may_repeat(self, error: Exception, *, times: int) -> bool:
+        return False
 
     def translate(self, error: Exception) -> Exception:
         failure = StorageFull("The request could not be recorded and was not accepted.")

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, exists, func, select
 from ragsvc.core.documents import Document, DocumentStatus
 from ragsvc.core.ids import DocumentId
 from ragsvc.store.document_rows import get_by_row_id
+from ragsvc.store.engines import engine_of
 from ragsvc.store.tables import (
     DocumentRow,
     EmbeddingModelRow,
@@ -50,10 +51,8 @@ def serve_model(connection: Connection, model_id: int) -> bool:
     """Make a model the serving model unless a ready document lacks its vectors; returns whether it serves."""
     if count_without_vectors(connection, model_id):
         return False
-    connection.exec_driver_sql(
-        "INSERT INTO service_state (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (_SERVING, model_id),
-    )
+    values = {"name": _SERVING, "value": model_id}
+    connection.execute(engine_of(connection).upsert(_state, values, {"value": model_id}))
     return True
 
 

@@ -36,6 +36,7 @@ from ragsvc.core.vector_stores import (
     StoreFileStatus,
     store_file_status,
 )
+from ragsvc.store.engines import engine_of
 from ragsvc.store.tables import AnyRow, BatchFileRow, DocumentFileRow, DocumentRow, FileBatchRow, FileRow, table_of
 
 _links = table_of(DocumentFileRow)
@@ -264,7 +265,7 @@ def add_to_batch(connection: Connection, store: Collection, file_ids: Sequence[F
         rows = select(literal(batch_id), _links.c.created_at, _links.c.file_id, _links.c.document_id).where(
             _links.c.file_id.in_(part), _links.c.collection_id == store.id
         )
-        connection.execute(insert(_batch_files).prefix_with("OR IGNORE").from_select(names, rows))
+        connection.execute(engine_of(connection).insert_or_ignore(_batch_files).from_select(names, rows))
 
 
 def insert_batch(connection: Connection, store: Collection, public_id: str, *, now: int) -> int:

@@ -10,10 +10,10 @@ from typing import cast
 
 import msgspec
 from sqlalchemy import Connection, Table, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.access.limits import LedgerWrite
 from ragsvc.core.ids import KeyId, TenantId
+from ragsvc.store.engines import engine_of
 from ragsvc.store.key_tables import KeyRow, TenantRow, UsageRow, later_revision
 from ragsvc.store.key_usage_rows import KeyUsage, add_usage, balance_without_lease
 
@@ -65,8 +65,7 @@ def change_budget(
         values["money_grant"] = changes["money_balance"]
     highest = connection.execute(select(func.max(_tenants.c.revision))).scalar()
     values["revision"] = later_revision(highest)
-    statement = insert(_tenants).values(name=tenant, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+    connection.execute(engine_of(connection).upsert(_tenants, {"name": tenant, **values}, values))
     return fetch_budget(connection, tenant)
 
 

@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import msgspec
 from sqlalchemy import Connection, Table, case, delete, func, literal, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import CollectionId, DocumentId, KeyId, TenantId
 from ragsvc.store import conversation_rows, feedback_rows, file_rows, upload_rows
+from ragsvc.store.engines import engine_of
 from ragsvc.store.file_removal_rows import add_removal
 from ragsvc.store.key_tables import IdempotencyRow, KeyAuditRow, KeyRow, TenantRow, UsageRow
 from ragsvc.store.provider_rows import ProviderKeyRow
@@ -57,9 +57,9 @@ _idempotency = cast("Table", IdempotencyRow.__table__)  # type: ignore[attr-defi
 _responses = table_of(ResponseRow)
 _provider_keys = cast("Table", ProviderKeyRow.__table__)  # type: ignore[attr-defined]  # SQLModel adds it at run time
 
-_DELETED_ALONE = "\x00deleted "
-_DELETED_WITH_TENANT = "\x00deleted tenant "
-"""Beginnings of the names of collections that are being deleted; no other name has a control character."""
+_DELETED_ALONE = "deleted "
+_DELETED_WITH_TENANT = "deleted tenant "
+"""Beginnings of the names of collections that are being deleted, after a control character that no other name has."""
 
 _not_deleted = _collections.c.deleted_at.is_(None)
 
@@ -223,8 +223,7 @@ def tenant_limits(connection: Connection, tenant: TenantId) -> TenantLimits | No
 
 def set_tenant_limits(connection: Connection, tenant: TenantId, limits: TenantLimits, *, now: int) -> None:
     values = {**msgspec.structs.asdict(limits), "updated_at": now}
-    statement = insert(_tenants).values(name=tenant, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+    connection.execute(engine_of(connection).upsert(_tenants, {"name": tenant, **values}, values))
 
 
 def collection_holdings(connection: Connection, tenant: TenantId) -> list[CollectionHoldings]:
@@ -267,7 +266,7 @@ def mark_collections_deleted(
         connection.execute(
             update(_collections)
             .where(_collections.c.id == collection_id)
-            .values(deleted_at=now, name=f"{mark}{collection_id}")
+            .values(deleted_at=now, name=f"{engine_of(connection).mark}{mark}{collection_id}")
         )
     return ids
 
@@ -277,7 +276,8 @@ def deleted_tenants(connection: Connection, collections: SomeOf[CollectionId]) -
     statement = select(_collections.c.tenant, _collections.c.name).where(_collections.c.id.in_(collections))
     # compared here: LIKE ends a pattern at a NUL
     named = connection.execute(statement)
-    return sorted({TenantId(row.tenant) for row in named if row.name.startswith(_DELETED_WITH_TENANT)})
+    beginning = engine_of(connection).mark + _DELETED_WITH_TENANT
+    return sorted({TenantId(row.tenant) for row in named if row.name.startswith(beginning)})
 
 
 def deleted_collections(connection: Connection) -> list[CollectionId]:

@@ -15,6 +15,7 @@ from ragsvc.core.documents import Document, DocumentStatus, Passage, Table
 from ragsvc.core.ids import DocumentId, PassageId, TenantId
 from ragsvc.core.ports.embedding import EmbeddingModel, Vectors
 from ragsvc.store.document_rows import get_by_row_id, has_other_names
+from ragsvc.store.engines import engine_of
 from ragsvc.store.index_log_rows import append_change
 from ragsvc.store.tables import DocumentRow, EmbeddingModelRow, EmbeddingRow, PassageRow, table_of
 from ragsvc.store.text_integrity import readable
@@ -163,7 +164,7 @@ def store_vectors(
     if not vectors:
         return VectorsOutcome.STORED
     connection.execute(
-        insert(_embeddings).prefix_with("OR REPLACE"),
+        engine_of(connection).insert_or_replace(_embeddings),
         [{"model_id": model_id, "passage_id": new.passage_id, "vector": new.vector} for new in vectors],
     )
     _store_hashes(connection, model_id, vectors)

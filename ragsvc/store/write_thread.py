@@ -1,4 +1,4 @@
-"""The one thread that writes to a SQLite file: waiting writes share a commit, each in its own savepoint.
+"""The one thread of a process that writes to a database: waiting writes share a commit, each in its own savepoint.
 
 Knows neither the tables nor how a connection is opened. An exception undoes only the changes of its own write; a
 commit that fails fails all writes of its group.
@@ -7,7 +7,6 @@ commit that fails fails all writes of its group.
 from __future__ import annotations
 
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 from ragsvc.core.errors import Overloaded, ShuttingDown, StorageFull
+from ragsvc.store.engines.interface import DriverConnection
 
 ConnectionT = TypeVar("ConnectionT")
 T = TypeVar("T")
@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 class WritableConnection(Protocol[ConnectionT]):
     """A connection that belongs to the write thread."""
+
+    savepoint_for_one: bool
+    """Whether a write that is alone in its transaction has a savepoint as well."""
 
     def open(self) -> AbstractContextManager[ConnectionT]:
         """The connection, closed at the end; called once, in the write thread."""
@@ -31,16 +34,23 @@ class WritableConnection(Protocol[ConnectionT]):
         """A transaction that holds the write lock, committed durably at the end, rolled back by an exception."""
         ...
 
-    def driver(self, connection: ConnectionT) -> sqlite3.Connection:
+    def driver(self, connection: ConnectionT) -> DriverConnection:
         """The driver's connection, in the same transaction."""
+        ...
+
+    def has_lost(self, connection: ConnectionT, error: Exception) -> bool:
+        """Whether an error has ended the transaction of all writes, or must end it."""
+        ...
+
+    def may_repeat(self, error: Exception, *, times: int) -> bool:
+        """Whether to run the writes again after their transaction failed; they were repeated ``times`` before.
+
+        Frees reserved disk space if the disk is full.
+        """
         ...
 
     def translate(self, error: Exception) -> Exception:
         """The error that callers see."""
-        ...
-
-    def make_room(self) -> bool:
-        """Free reserved disk space after a commit failed because the disk is full; ``True`` if that helps."""
         ...
 
 
@@ -153,15 +163,18 @@ class WriteThread(Generic[ConnectionT]):
     def _run_group(
         self, connection: ConnectionT, group: list[_QueuedWrite[ConnectionT]]
     ) -> list[tuple[_QueuedWrite[ConnectionT], object, Exception | None]]:
-        """Run the writes in one transaction; once again if the disk is full and the reserve makes room."""
-        try:
-            with self._connection.transaction(connection):
-                return [(write, *self._run_in_savepoint(connection, write)) for write in group]
-        except Exception as error:
-            if not isinstance(self._connection.translate(error), StorageFull) or not self._connection.make_room():
-                raise
-        with self._connection.transaction(connection):
-            return [(write, *self._run_in_savepoint(connection, write)) for write in group]
+        """Run the writes in one transaction, and again if that can help."""
+        times = 0
+        while True:
+            try:
+                with self._connection.transaction(connection):
+                    if len(group) == 1 and not self._connection.savepoint_for_one:
+                        return [(group[0], group[0].function(connection), None)]
+                    return [(write, *self._run_in_savepoint(connection, write)) for write in group]
+            except Exception as error:
+                if not self._connection.may_repeat(error, times=times):
+                    raise
+            times += 1
 
     def _run_in_savepoint(
         self, connection: ConnectionT, write: _QueuedWrite[ConnectionT]
@@ -171,8 +184,8 @@ class WriteThread(Generic[ConnectionT]):
         try:
             result = write.function(connection)
         except Exception as error:
-            if not driver.in_transaction:
-                raise  # SQLite ended the whole transaction by itself: full disk, I/O error, no memory
+            if self._connection.has_lost(connection, error):
+                raise
             driver.execute("ROLLBACK TO one_write").close()
             driver.execute("RELEASE one_write").close()
             return None, self._connection.translate(error)

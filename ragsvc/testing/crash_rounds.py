@@ -36,10 +36,11 @@ from ragsvc.core.text.chunking import lexical_context
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.store import document_rows
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.database import Database, driver_connection
+from ragsvc.store.database import driver_connection
 from ragsvc.store.directory_backup import back_up_directory, restore_directory
 from ragsvc.store.file_removal_rows import is_used
 from ragsvc.store.index_source import SqliteIndexSource
+from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.store.text_integrity import damaged_texts
 from ragsvc.testing.file_kills import FileKills
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
@@ -488,7 +489,7 @@ class CrashRounds:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(self.data_dir, copy, ignore=shutil.ignore_patterns("models", "*.lock", "*.pid"))
         self._check_erased(copy)
-        database = Database(copy / "ragsvc.sqlite")
+        database = SqliteDatabase(copy / "ragsvc.sqlite")
         try:
             self._compare_indexes(database, copy)
             self._compare_files(database, copy)
@@ -504,7 +505,7 @@ class CrashRounds:
         restored = self.scratch / "restored"
         shutil.rmtree(restored, ignore_errors=True)
         restore_directory(self.scratch / "archive", restored)
-        database = Database(restored / "ragsvc.sqlite")
+        database = SqliteDatabase(restored / "ragsvc.sqlite")
         try:
             rows = database.read_sync(lambda c: c.exec_driver_sql("SELECT public_id FROM documents").scalars().all())
             self.report.lost += [f"{missing} is not in the backup" for missing in sorted(expected - set(rows))]
@@ -528,7 +529,7 @@ class CrashRounds:
                 f"{path.relative_to(copy)} has the text {word} of a deleted tenant" for word in found
             ]
 
-    def _compare_indexes(self, database: Database, copy: Path) -> None:
+    def _compare_indexes(self, database: SqliteDatabase, copy: Path) -> None:
         model = database.read_sync(
             lambda c: c.exec_driver_sql("SELECT id, name, dimension, fingerprint FROM embedding_models").one_or_none()
         )
@@ -551,7 +552,7 @@ class CrashRounds:
                 self.report.differences.append(f"collection {collection.id}: {len(index_ids)} of {len(rows)} passages")
         registry.close()
 
-    def _compare_files(self, database: Database, copy: Path) -> None:
+    def _compare_files(self, database: SqliteDatabase, copy: Path) -> None:
         damaged = database.read_sync(lambda connection: list(damaged_texts(driver_connection(connection))))
         self.report.differences += [f"the text of {text.kind} {text.page} of {text.document}" for text in damaged]
         store = BlobStore(copy)

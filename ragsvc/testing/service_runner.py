@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,23 @@ def keep_exports(data_dir: Path) -> None:
         Path(folder, "models").rename(_EXPORTS)  # fails if another process was faster
 
 
+def _no_more_settings(_: Path) -> dict[str, str]:
+    return {}
+
+
+_more_settings: list[Callable[[Path], dict[str, str]]] = [_no_more_settings]
+
+
+def set_more_settings(settings_of: Callable[[Path], dict[str, str]]) -> None:
+    """Give services and commands from now on further variables, which depend on their data directory."""
+    _more_settings[0] = settings_of
+
+
 def service_environment(data_dir: Path, extra: dict[str, str] | None = None) -> dict[str, str]:
     """This process's environment with ``extra``, without the ``RAGSVC_*`` settings of this process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGSVC_")}
-    return {**kept, "RAGSVC_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **(extra or {})}
+    own = {"RAGSVC_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **_more_settings[0](data_dir)}
+    return {**kept, **own, **(extra or {})}
 
 
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

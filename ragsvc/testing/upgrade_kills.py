@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from ragsvc.store.data_keys import DATABASE_FILE_NAME
-from ragsvc.store.database import Database, connect_raw, driver_connection
+from ragsvc.store.database import driver_connection
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
+from ragsvc.store.sqlite_database import SqliteDatabase, connect_raw
 from ragsvc.store.text_integrity import damaged_texts
 from ragsvc.testing.preloaded_service import ForkedService, PreloadedProcess
 from ragsvc.testing.service_runner import ROOT
@@ -77,7 +78,7 @@ class UpgradeKills:
             copy_of_old = path.with_name(f"{path.name}.before-{revisions()[1]}")
             if _rows(copy_of_old, self._scratch) != self._old_rows:
                 return ["the copy that an upgrade made of the old database lacks rows"]
-        upgraded = Database(path)
+        upgraded = SqliteDatabase(path)
         try:
             damaged = upgraded.read_sync(lambda connection: list(damaged_texts(driver_connection(connection))))
             dangling = upgraded.read_sync(lambda c: c.exec_driver_sql("PRAGMA foreign_key_check").all())

@@ -69,6 +69,7 @@ RENDERINGS: dict[type[e.RagsvcError], Rendering] = {
     e.ModelNotFound: Rendering(404, INVALID),
     e.Conflict: Rendering(409, INVALID),
     e.Overloaded: Rendering(503, SERVER),
+    e.DatabaseUnavailable: Rendering(503, SERVER),
     e.ModelUnavailable: Rendering(503, SERVER),
     e.UpstreamFailed: Rendering(502, SERVER),
     e.UpstreamTimeout: Rendering(504, SERVER),

@@ -165,7 +165,7 @@ class ServiceMetrics(Collector):
         database, data_dir = self._services.database, self._services.settings.data_dir
         documents, waiting = await database.read(lambda c: (count_by_status(c), waiting_count(c)))
         disk = await anyio.to_thread.run_sync(shutil.disk_usage, data_dir)
-        size_bytes = await anyio.to_thread.run_sync(lambda: database.path.stat().st_size)
+        size_bytes = await anyio.to_thread.run_sync(database.size_bytes)
         return _StoredState(
             documents=documents,
             waiting_jobs=waiting,

@@ -1,4 +1,4 @@
-"""Opens the parts of a data directory: database, working folders, keys for encrypted requests."""
+"""Opens the parts of a data directory: working folders, keys for encrypted requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,8 @@ from ragsvc.config import Settings
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.services.request_encryption import EncryptionService, open_encryption
 from ragsvc.store.data_keys import DataKeys
-from ragsvc.store.database import Database
-from ragsvc.store.disk_space import DiskSpace
 
 _LOCK: Final = "in-use.lock"
-
-
-def open_database(path: Path, keys: DataKeys | None, space: DiskSpace) -> Database:
-    return Database(path, key=None if keys is None else keys.database_key, make_room=space.report_fault)
 
 
 @contextmanager

@@ -28,12 +28,12 @@ from ragsvc.store.backup import list_backups
 from ragsvc.store.blob_references import BlobKey, has_stored_anything, referenced_files, required_files
 from ragsvc.store.blobs import QUARANTINE, BlobStore
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, is_open_to_others
-from ragsvc.store.database import connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.disk_space import reserve_of
 from ragsvc.store.file_sweep import is_suspicious, quarantined_names
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
+from ragsvc.store.sqlite_database import connect_raw
 from ragsvc.store.text_integrity import damaged_texts
 from ragsvc.wiring.file_storage import connect_file_storage
 
@@ -123,6 +123,21 @@ def model(settings: Settings) -> Iterator[Check]:
 def database_file(data_dir: Path) -> Path:
     """The path of the database."""
     return data_dir / DATABASE_FILE_NAME
+
+
+def postgres(url: str) -> Iterator[Check]:
+    """Checks that the database server answers, and that this release can use the schema; changes nothing."""
+    from ragsvc.store.postgres_database import describe_postgres  # noqa: PLC0415 - only with PostgreSQL
+
+    try:
+        server, revision = describe_postgres(url)
+    except RagsvcError as error:
+        return iter([Check("database", CheckState.FAIL, error.message)])
+    newest = revisions()[-1]
+    words = f"PostgreSQL {server}, schema {revision or 'none yet; the first start creates it'}"
+    if revision is not None and revision not in revisions():
+        return iter([Check("database", CheckState.FAIL, f"{words}, of another release; this one has {newest}")])
+    return iter([Check("database", CheckState.OK, words)])
 
 
 def data_directory(data_dir: Path) -> tuple[list[Check], bool]:

@@ -63,7 +63,7 @@ from ragsvc.services.upload_service import UploadService
 from ragsvc.services.vector_stores import VectorStoreService
 from ragsvc.services.web_sessions import WebSessions
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
+from ragsvc.store.data_keys import DataKeys
 from ragsvc.store.database import Database
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.disk_space import DiskSpace, open_disk_space
@@ -73,7 +73,6 @@ from ragsvc.store.sealing_key import open_sealing_keys
 from ragsvc.store.tenant_rows import TenantLimits
 from ragsvc.wiring.background_tasks import run_background_task, shutdown_finished
 from ragsvc.wiring.data_directory import (
-    open_database,
     open_request_encryption,
     parsing_folder,
     working_folders,
@@ -98,6 +97,7 @@ from ragsvc.wiring.models import (
     open_upstream_session,
     provider_opener,
 )
+from ragsvc.wiring.open_database import open_database
 from ragsvc.wiring.parsing import (
     chat_file_limits,
     chunking_plan,
@@ -174,15 +174,15 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _open_store(stack: AsyncExitStack, settings: Settings) -> tuple[DataKeys | None, DiskSpace, Database]:
-    """Lock the data directory and open its database; ``stack`` closes both."""
+    """Lock the data directory and open the database; ``stack`` closes both."""
     lock = DataDirectoryLock(settings.data_dir)
     await anyio.to_thread.run_sync(lock.acquire)
     stack.callback(lock.release)
     keys = await anyio.to_thread.run_sync(settings.open_data_keys)
     space = await anyio.to_thread.run_sync(open_disk_space, settings.data_dir)
-    file = settings.data_dir / DATABASE_FILE_NAME
-    database = await anyio.to_thread.run_sync(open_database, file, keys, space)
+    database = await anyio.to_thread.run_sync(lambda: open_database(settings, keys, make_room=space.report_fault))
     stack.callback(database.close)
+    await anyio.to_thread.run_sync(database.claim_service)
     return keys, space, database
 
 

@@ -22,8 +22,8 @@ from ragsvc.core.ids import DocumentId
 from ragsvc.core.text.chunking import embedding_text
 from ragsvc.core.text.condensing import condense
 from ragsvc.inference.factory import open_embedder
-from ragsvc.store.database import Database
 from ragsvc.store.passage_rows import documents_table, passages_of
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 _MOST_PASSAGES = 100_000
 
@@ -39,7 +39,7 @@ def read_texts(data_dir: Path) -> list[str]:
                 texts.append(embedding_text(passage, title=stored.title, filename=stored.filename))
         return texts
 
-    database = Database(data_dir / "ragsvc.sqlite")
+    database = SqliteDatabase(data_dir / "ragsvc.sqlite")
     try:
         return database.read_sync(read)
     finally:

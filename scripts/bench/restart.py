@@ -28,10 +28,10 @@ from ragsvc.core.text.chunking import embedding_text
 from ragsvc.inference.factory import open_embedder
 from ragsvc.store import document_rows
 from ragsvc.store import vector_rows as rows
-from ragsvc.store.database import Database
 from ragsvc.store.job_rows import mark_ready
 from ragsvc.store.parsed_rows import store_parsed
 from ragsvc.store.serving_model import serve_model
+from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import mebibytes, median, percentile, print_json, tree_bytes
 
@@ -68,7 +68,7 @@ def fill(data_dir: Path, passages: int, seed: int) -> None:
     tokens = embedder.count_tokens(texts)
     embedder.close()
     sentences = [text.split(". ") for text in texts]
-    database = Database(data_dir / "ragsvc.sqlite")
+    database = SqliteDatabase(data_dir / "ragsvc.sqlite")
     model_id = database.write_sync(lambda c: rows.model_row_id(c, model, setting="all-MiniLM-L6-v2", now=1))
     database.write_sync(lambda c: serve_model(c, model_id))
     for number in range(passages // _PER_DOCUMENT):

@@ -23,7 +23,7 @@ from ragsvc.core.documents import DocumentStatus
 from ragsvc.core.ids import TenantId
 from ragsvc.core.vector_stores import StoreFileStatus
 from ragsvc.store import document_rows, store_file_rows
-from ragsvc.store.database import Database
+from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.testing.service_runner import RunningService, create_key
 from scripts.bench.measuring import median, percentile, print_json
 
@@ -34,7 +34,7 @@ _OF_A_BATCH = 2000
 
 def fill(data_dir: Path, files: int) -> str:
     """Write a store with ready and failed documents; returns its public id."""
-    database = Database(data_dir / "ragsvc.sqlite")
+    database = SqliteDatabase(data_dir / "ragsvc.sqlite")
     collection = database.write_sync(lambda c: document_rows.ensure_collection(c, _TENANT, "large", now=1))
     batch = database.write_sync(lambda c: store_file_rows.insert_batch(c, collection, "vsfb_large", now=1))
 
@@ -68,7 +68,7 @@ def fill(data_dir: Path, files: int) -> str:
     return collection.public_id
 
 
-def print_plans(database: Database, collection, batch: int) -> None:
+def print_plans(database: SqliteDatabase, collection, batch: int) -> None:
     """Print how SQLite runs the statements that are measured."""
     seen: list[tuple[str, tuple]] = []
 

@@ -20,7 +20,7 @@ import pytest
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.crypto.at_rest import HEADER_BYTES, MasterKey
 from ragsvc.store.data_keys import is_plain_database, open_data_keys
-from ragsvc.store.database import connect_raw
+from ragsvc.store.sqlite_database import connect_raw
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import ROOT, RunningService, create_key, service_environment
 

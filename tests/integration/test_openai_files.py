@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 
-from ragsvc.store.database import connect_raw
+from ragsvc.store.sqlite_database import connect_raw
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.conftest import NO_LIMITS, Tenant

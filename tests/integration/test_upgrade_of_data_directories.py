@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ragsvc.store.database import Database, connect_raw
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
+from ragsvc.store.sqlite_database import SqliteDatabase, connect_raw
 from ragsvc.testing.service_runner import ROOT, RunningService, service_environment
 from tests.support.command import at_data, ragsvc
 from tests.support.old_data_directories import KINDS, OldDirectory
@@ -101,7 +101,7 @@ def test_a_directory_from_before_migrations_is_served_whole(old: OldDirectory) -
 
 def test_encryption_of_an_upgraded_directory_removes_its_plain_backup(tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
-    Database(old.database).close()
+    SqliteDatabase(old.database).close()
     assert old.backup.exists()
     done = subprocess.run(
         [sys.executable, "-m", "ragsvc", "encrypt"],
@@ -115,7 +115,7 @@ def test_encryption_of_an_upgraded_directory_removes_its_plain_backup(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert list(old.path.glob("*before*")) == []
     old.master_key = "5a" * 32
-    Database(old.database, key=old.database_key).close()
+    SqliteDatabase(old.database, key=old.database_key).close()
 
 
 def revision(old: OldDirectory) -> str | None:

@@ -27,11 +27,12 @@ from ragsvc.services.progress_events import ProgressHub
 from ragsvc.services.search import SearchService
 from ragsvc.services.upload_service import UploadService
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.serving_model import serve_model
+from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.store.vector_rows import model_row_id
 from ragsvc.testing.fakes import FakeEmbedder
+from tests.support.engines import open_database
 from tests.support.stored_documents import ACME
 
 
@@ -92,7 +93,8 @@ class InProcessIngest:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.batcher = embedder or ObservedEmbedder()
-        self.database = Database(folder / "ragsvc.sqlite", key=key)
+        path = folder / "ragsvc.sqlite"
+        self.database = open_database(path) if key is None else SqliteDatabase(path, key=key)
         self.blobs = blobs or BlobStore(folder)
         model = self.batcher.embedder.model
         self.model_id = self.database.write_sync(lambda c: model_row_id(c, model, now=1))

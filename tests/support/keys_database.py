@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 from ragsvc.core.readiness import Readiness
 from ragsvc.services.access_control import Access
 from ragsvc.services.key_administration import KeyAdministration
-from ragsvc.store.database import Database
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 
-class SmallDatabase(Database):
+class SmallDatabase(SqliteDatabase):
     """The real database over a separate file. ``writes`` counts its writes."""
 
     def __init__(self, path: Path) -> None:

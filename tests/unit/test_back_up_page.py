@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ragsvc.store.database import Database, connect_raw
 from ragsvc.store.migrations import revisions
 from ragsvc.store.schema import read_revision
+from ragsvc.store.sqlite_database import SqliteDatabase, connect_raw
 from ragsvc.testing.service_runner import ROOT
 from ragsvc.wiring.health_checks import CheckState, upgrade_copies
 from tests.support.documentation_pages import FENCE
@@ -24,10 +24,10 @@ PAGE = (ROOT / "docs/howto/back-up.md").read_text(encoding="utf-8")
 UPGRADE_WRITE_AND_DIE = """
 import os, sys
 from pathlib import Path
-from ragsvc.store.database import Database
+from ragsvc.store.database import SqliteDatabase
 
 key = bytes.fromhex(sys.argv[2]) if len(sys.argv) > 2 else None
-database = Database(Path(sys.argv[1]), key=key)
+database = SqliteDatabase(Path(sys.argv[1]), key=key)
 database.write_sync(lambda c: c.exec_driver_sql("UPDATE passages SET text = text || ' (changed after the upgrade)'"))
 os._exit(9)
 """
@@ -86,7 +86,7 @@ def test_the_way_back_after_an_upgrade_restores_the_state_before_it_although_the
 
 def test_the_archive_of_a_stopped_service_leaves_out_copies_that_keep_deleted_documents(tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
-    Database(old.database).close()
+    SqliteDatabase(old.database).close()
     unfinished = old.backup.with_name(f"{old.backup.name}.new")
     unfinished.write_bytes(b"left by a process that was killed")
     archive = "tar" + commands("With the service stopped").partition("\ntar")[2]
@@ -101,7 +101,7 @@ def test_the_archive_of_a_stopped_service_leaves_out_copies_that_keep_deleted_do
 def test_doctor_warns_while_a_copy_from_before_an_upgrade_exists(tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
     assert list(upgrade_copies(old.path)) == []
-    Database(old.database).close()
+    SqliteDatabase(old.database).close()
     (check,) = upgrade_copies(old.path)
     assert (check.name, check.state) == ("upgrade copies", CheckState.WARN)
     assert old.backup.name in check.words
@@ -121,7 +121,7 @@ def test_the_online_backup_copies_committed_rows_and_every_key_file(key_files: t
     backup.mkdir()
     with closing(connect_raw(old.path / "claims.sqlite", key=None)) as connection:
         connection.execute("INSERT INTO claims VALUES ('key', x'01', 9)").close()
-    database = Database(old.database)
+    database = SqliteDatabase(old.database)
     try:
         database.write_sync(lambda c: c.exec_driver_sql("UPDATE passages SET text = 'only in the write-ahead log'"))
         done = run(commands("With the service running"), RAGSVC_DATA_DIR=old.path, BACKUP=backup)

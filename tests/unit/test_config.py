@@ -64,3 +64,20 @@ def test_a_file_that_is_missing_or_not_toml_is_named(tmp_path: Path) -> None:
     for name in (str(bad), str(tmp_path / "none.toml")):
         with pytest.raises(ConfigurationError, match="RAGSVC_CONFIG"):
             Settings.from_env({"RAGSVC_CONFIG": name})
+
+
+@pytest.mark.parametrize("url", ["mysql://db/ragsvc", "db.example.com", "postgresql://a b"])
+def test_a_database_url_of_another_kind_is_refused_without_being_quoted(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_env({"RAGSVC_DATABASE_URL": url})
+    assert "database_url: expected a URL such as postgresql://" in caught.value.message
+    assert url not in caught.value.message
+
+
+def test_a_database_url_is_shown_without_its_secrets() -> None:
+    url = "postgresql://user:zq9@db1,db2:5433/ragsvc?sslpassword=zq9"
+    settings = Settings.from_env({"RAGSVC_DATABASE_URL": url})
+    assert settings.database_url == url
+    assert settings.redacted()["database_url"] == "postgresql://db1,db2:5433/ragsvc"
+    assert "zq9" not in repr(settings)
+    assert Settings.from_env({}).database_url is None

@@ -13,8 +13,8 @@ from ragsvc.core.readiness import Readiness
 from ragsvc.index.registry import IndexRegistry
 from ragsvc.services.index_lag import IndexLag
 from ragsvc.services.storage_watch import STORAGE, StorageWatch
-from ragsvc.store.database import Database
 from ragsvc.store.disk_space import RESERVE_FILE, DiskSpace
+from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.testing.memory_index_source import MemorySource
 from tests.support.full_disk import fill, small_disk
 
@@ -76,7 +76,7 @@ def test_the_reserve_lets_a_commit_through_and_comes_back(disk) -> None:
     assert not space.measure()
     reserve = disk / RESERVE_FILE
     assert reserve.stat().st_size >= space.reserve_bytes
-    database = Database(disk / "x.sqlite", make_room=space.report_fault)
+    database = SqliteDatabase(disk / "x.sqlite", make_room=space.report_fault)
     database.write_sync(lambda c: c.exec_driver_sql("CREATE TABLE t (x)"))
     filler = fill(disk)
     database.write_sync(lambda c: c.exec_driver_sql("INSERT INTO t VALUES (zeroblob(100000))"))

@@ -19,13 +19,14 @@ from ragsvc.services.response_plans import ResponsePlanner
 from ragsvc.services.store_names import StoreNames
 from ragsvc.store.database import Database
 from ragsvc.store.response_rows import StoredResponse, add_response
+from tests.support.engines import open_database
 
 CALLER = Principal(KeyId("key_1"), TenantId("acme"), "test", DEFAULT_SCOPES)
 ITEMS = 15_000
 
 
 def open_planner(path: Path) -> tuple[ResponsePlanner, Database]:
-    database = Database(path)
+    database = open_database(path)
     answers = AnswerService(models=ModelRegistry([], {}, created=1), searcher=None, meter=None, count_tokens=len)
     conversations = ConversationService(database)
     planner = ResponsePlanner(database=database, answers=answers, conversations=conversations, store_names=StoreNames())

@@ -32,8 +32,8 @@ from ragsvc.services.policies import CachedPolicy
 from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.provider_routing import Router
 from ragsvc.store import tenant_rows
-from ragsvc.store.database import Database
 from ragsvc.store.sealing_key import open_sealing_keys
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 pytestmark = pytest.mark.anyio
 
@@ -64,7 +64,7 @@ ADDED = ProviderSettings(name="added", base_url="http://h/v1", api_key="sk-1", m
 
 
 async def test_a_key_that_a_deleted_tenant_sent_before_is_not_stored(tmp_path) -> None:
-    database = Database(tmp_path / "x.sqlite")
+    database = SqliteDatabase(tmp_path / "x.sqlite")
     try:
         made, _ = administration(database, open_sealing_keys(tmp_path))
         await made.load()
@@ -84,7 +84,7 @@ async def test_a_key_that_a_deleted_tenant_sent_before_is_not_stored(tmp_path) -
 
 
 async def test_providers_and_keys_outlive_a_restart_under_the_same_sealing_key_only(tmp_path) -> None:
-    database = Database(tmp_path / "x.sqlite")
+    database = SqliteDatabase(tmp_path / "x.sqlite")
     try:
         keys = open_sealing_keys(tmp_path)
         before, _ = administration(database, keys)
@@ -124,7 +124,7 @@ async def test_providers_and_keys_outlive_a_restart_under_the_same_sealing_key_o
 
 
 async def test_a_provider_that_cannot_be_opened_is_disabled_with_a_warning_and_can_be_added_again(tmp_path, caplog):
-    database = Database(tmp_path / "x.sqlite")
+    database = SqliteDatabase(tmp_path / "x.sqlite")
     try:
         before, _ = administration(database, open_sealing_keys(tmp_path))
         await before.load()
@@ -153,7 +153,7 @@ async def test_a_provider_that_cannot_be_opened_is_disabled_with_a_warning_and_c
 
 
 async def test_stored_providers_that_contradict_the_settings_file_are_disabled(tmp_path) -> None:
-    database = Database(tmp_path / "x.sqlite")
+    database = SqliteDatabase(tmp_path / "x.sqlite")
     try:
         keys = open_sealing_keys(tmp_path)
         before, _ = administration(database, keys)
@@ -177,7 +177,7 @@ async def test_stored_providers_that_contradict_the_settings_file_are_disabled(t
 
 
 async def test_a_change_keeps_the_breakers_of_others(tmp_path) -> None:
-    database = Database(tmp_path / "x.sqlite")
+    database = SqliteDatabase(tmp_path / "x.sqlite")
     try:
         made, models = administration(database, SealingKeys(SealingKey(bytes(32))), ADDED)
         await made.load()
@@ -219,14 +219,14 @@ async def test_a_backup_that_is_restored_over_another_directory_opens(tmp_path, 
     folder.mkdir()
     (backup / restored).write_text("01" * 32)
     (folder / present).write_text("02" * 32)
-    database = Database(backup / "x.sqlite")
+    database = SqliteDatabase(backup / "x.sqlite")
     before, _ = administration(database, open_sealing_keys(backup))
     await before.load()
     await before.create(ADDED)
     database.close()
     shutil.copytree(backup, folder, dirs_exist_ok=True)
 
-    database = Database(folder / "x.sqlite")
+    database = SqliteDatabase(folder / "x.sqlite")
     try:
         for count in (1, 2):  # and again, with values that were sealed since
             after, _ = administration(database, open_sealing_keys(folder))

@@ -20,6 +20,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.serving_model import serve_model, serving_model
 from ragsvc.store.vector_rows import model_row_id
+from tests.support.engines import open_database
 from tests.support.stored_documents import ACME, add, make_ready
 
 TARGET = EmbeddingModel(name="target", dimension=4, max_tokens=256, fingerprint="target")
@@ -32,7 +33,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def database(tmp_path: Path):
-    database = Database(tmp_path / "rows.sqlite")
+    database = open_database(tmp_path / "rows.sqlite")
     yield database
     database.close()
 

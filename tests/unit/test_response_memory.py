@@ -17,8 +17,8 @@ from ragsvc.services.model_registry import ModelRegistry
 from ragsvc.services.response_plans import ResponsePlan, ResponsePlanner
 from ragsvc.services.responses import ResponseService
 from ragsvc.services.store_names import StoreNames
-from ragsvc.store.database import Database
 from ragsvc.store.response_rows import find_response
+from tests.support.engines import open_database
 
 CALLER = Principal(KeyId("key_1"), TenantId("acme"), "test", DEFAULT_SCOPES)
 TEXT = "x" * 600_000
@@ -28,7 +28,7 @@ class Responses:
     """A response service without models, which plans and stores."""
 
     def __init__(self, folder, *, max_per_tenant: int | None = None) -> None:
-        self.database = Database(folder / "ragsvc.sqlite")
+        self.database = open_database(folder / "ragsvc.sqlite")
         answers = AnswerService(models=ModelRegistry([], {}, created=1), searcher=None, meter=None, count_tokens=len)
         self.conversations = ConversationService(self.database, max_per_tenant=max_per_tenant)
         self.service = ResponseService(

@@ -21,6 +21,7 @@ from ragsvc.store.database import Database
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.passage_rows import load_texts, passages_table
 from ragsvc.testing.memory_index_source import MemorySource
+from tests.support.engines import open_database
 from tests.support.stored_documents import ACME, MODEL, add, make_ready
 
 
@@ -38,7 +39,7 @@ class SlowSource(MemorySource):
 
 
 def test_a_collection_that_loads_slowly_leaves_the_rows_to_others(tmp_path):
-    database, source = Database(tmp_path / "rows.sqlite"), SlowSource()
+    database, source = open_database(tmp_path / "rows.sqlite"), SlowSource()
     collection = database.write_sync(lambda c: document_rows.ensure_collection(c, ACME, "default", now=1))
     source.add_document(collection.id, ["The turbine turns."], np.eye(4, dtype=np.float32)[:1])
     registry = IndexRegistry(tmp_path / "derived", source, model=EmbeddingModel("m", 4, 256, "f"), background=False)
@@ -69,7 +70,7 @@ def test_a_collection_that_loads_slowly_leaves_the_rows_to_others(tmp_path):
 
 @pytest.fixture
 def database(tmp_path):
-    database = Database(tmp_path / "rows.sqlite")
+    database = open_database(tmp_path / "rows.sqlite")
     yield database
     database.close()
 

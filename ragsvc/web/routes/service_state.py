@@ -25,7 +25,6 @@ from ragsvc.services.ingest_jobs import IngestService
 from ragsvc.services.model_change import Reembedding
 from ragsvc.services.provider_administration import ProviderAdministration
 from ragsvc.services.request_encryption import EncryptionService
-from ragsvc.store.backup import list_backups
 from ragsvc.store.blobs import BlobStore
 from ragsvc.store.data_keys import KEY_FILE_NAME
 from ragsvc.store.database import Database
@@ -393,7 +392,7 @@ def _storage(services: StateServices) -> StorageBody:
     disk = shutil.disk_usage(data_dir)
     return StorageBody(
         data_dir=str(data_dir.resolve()),
-        database_bytes=services.database.path.stat().st_size,
+        database_bytes=services.database.size_bytes(),
         disk_free_bytes=disk.free,
         disk_size_bytes=disk.total,
         memory_bytes=_resident_bytes(),
@@ -426,7 +425,7 @@ def _encryption(services: StateServices) -> EncryptionBody:
 
 def _backups(services: StateServices) -> BackupsBody:
     copies: list[UpgradeCopyBody] = []
-    for path in list_backups(services.database.path):
+    for path in services.database.older_copies():
         with contextlib.suppress(OSError):  # deleted in the meantime
             found = path.stat()
             copies.append(UpgradeCopyBody(name=path.name, size_bytes=found.st_size, created_at=int(found.st_mtime)))
@@ -438,7 +437,7 @@ def _checks_of_directory(settings: Settings) -> Iterator[Check]:
     yield from health_checks.folder(settings.data_dir)
     yield health_checks.encryption(settings.data_dir, settings.master_key_file)
     yield from health_checks.upgrade_copies(settings.data_dir)
-    if last_backup(settings.data_dir) is None:
+    if settings.database_url is None and last_backup(settings.data_dir) is None:
         yield Check("backup", CheckState.WARN, "no backup of this directory is known; 'ragsvc backup' makes one")
 
 

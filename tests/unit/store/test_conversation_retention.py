@@ -14,6 +14,7 @@ from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.services.conversations import ConversationService
 from ragsvc.store import conversation_rows
 from ragsvc.store.database import Database
+from tests.support.engines import open_database
 
 DAY = 86_400
 HELLO = {"role": "user", "content": "Hello"}
@@ -40,7 +41,7 @@ class Clock:
 
 @pytest.fixture
 def database(tmp_path):
-    opened = Database(tmp_path / "ragsvc.sqlite")
+    opened = open_database(tmp_path / "ragsvc.sqlite")
     yield opened
     opened.close()
 

@@ -11,19 +11,20 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from ragsvc.core.errors import ConfigurationError, ShuttingDown, StorageFull
-from ragsvc.store.database import Database, driver_connection
+from ragsvc.store.database import driver_connection
+from ragsvc.store.sqlite_database import SqliteDatabase
 from tests.support.full_disk import fill, small_disk
 
 
 @pytest.fixture
 def database(tmp_path: Path):
-    database = Database(tmp_path / "test.sqlite")
+    database = SqliteDatabase(tmp_path / "test.sqlite")
     database.write_sync(lambda connection: connection.exec_driver_sql("CREATE TABLE t (v INTEGER UNIQUE)"))
     yield database
     database.close()
 
 
-def values(database: Database) -> list[int]:
+def values(database: SqliteDatabase) -> list[int]:
     return database.read_sync(
         lambda connection: [row[0] for row in connection.exec_driver_sql("SELECT v FROM t ORDER BY v")]
     )
@@ -37,14 +38,14 @@ def put(value: int):
     return write
 
 
-def test_what_write_returned_another_connection_reads(database: Database) -> None:
+def test_what_write_returned_another_connection_reads(database: SqliteDatabase) -> None:
     assert database.write_sync(put(1)) == 1
     with sqlite3.connect(database.path) as other:
         assert other.execute("SELECT v FROM t").fetchall() == [(1,)]
     other.close()
 
 
-def test_one_failing_write_undoes_only_itself_when_commits_are_shared(database: Database) -> None:
+def test_one_failing_write_undoes_only_itself_when_commits_are_shared(database: SqliteDatabase) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     def hold(_connection: Connection) -> None:
@@ -70,12 +71,12 @@ def test_one_failing_write_undoes_only_itself_when_commits_are_shared(database: 
     assert values(database) == [1, 2]
 
 
-def test_readers_cannot_write(database: Database) -> None:
+def test_readers_cannot_write(database: SqliteDatabase) -> None:
     with pytest.raises(OperationalError, match="readonly"):
         database.read_sync(put(1))
 
 
-def test_a_full_disk_is_said_so_and_changes_nothing(database: Database) -> None:
+def test_a_full_disk_is_said_so_and_changes_nothing(database: SqliteDatabase) -> None:
     def fill(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE big (b BLOB)")
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
@@ -89,7 +90,7 @@ def test_a_full_disk_is_said_so_and_changes_nothing(database: Database) -> None:
     assert values(database) == [3]
 
 
-def test_a_write_that_finds_the_disk_full_fails_alone(database: Database) -> None:
+def test_a_write_that_finds_the_disk_full_fails_alone(database: SqliteDatabase) -> None:
     """SQLite ends the whole transaction; on a full disk reads can be in it, because the log cannot be shared."""
     is_busy, may_go = threading.Event(), threading.Event()
 
@@ -129,7 +130,7 @@ def test_a_write_that_finds_the_disk_full_fails_alone(database: Database) -> Non
 
 
 def test_close_finishes_queued_writes_and_then_refuses(tmp_path: Path) -> None:
-    database = Database(tmp_path / "x.sqlite")
+    database = SqliteDatabase(tmp_path / "x.sqlite")
     database.write_sync(lambda connection: connection.exec_driver_sql("CREATE TABLE t (v INTEGER)"))
     futures = [database._writer.submit(put(number)) for number in range(200)]
     database.close()
@@ -146,7 +147,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted by /proc")
-def test_a_thread_that_ends_takes_its_connection_along(database: Database) -> None:
+def test_a_thread_that_ends_takes_its_connection_along(database: SqliteDatabase) -> None:
     put_all = [database.write_sync(put(number)) for number in range(3)]
     before = descriptors()
     for _ in range(20):
@@ -158,7 +159,7 @@ def test_a_thread_that_ends_takes_its_connection_along(database: Database) -> No
 
 
 def test_close_waits_for_reads_of_any_thread_and_then_refuses(tmp_path: Path) -> None:
-    database = Database(tmp_path / "test.sqlite")
+    database = SqliteDatabase(tmp_path / "test.sqlite")
     reading, go_on, seen = threading.Event(), threading.Event(), list[int]()
 
     def slow(connection: Connection) -> int:
@@ -182,7 +183,7 @@ def test_close_waits_for_reads_of_any_thread_and_then_refuses(tmp_path: Path) ->
         database.read_sync(lambda _: None)
 
 
-def test_an_error_of_the_driver_itself_undoes_the_read_and_is_no_cause_of_itself(database: Database) -> None:
+def test_an_error_of_the_driver_itself_undoes_the_read_and_is_no_cause_of_itself(database: SqliteDatabase) -> None:
     def broken(connection: Connection) -> None:
         driver_connection(connection).execute("SELECT * FROM nowhere")
 
@@ -198,12 +199,12 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         other.execute("PRAGMA user_version=9999")
     other.close()
     with pytest.raises(ConfigurationError, match="newer"):
-        Database(path)
+        SqliteDatabase(path)
 
 
 def as_a_backup(path: Path) -> None:
     """Make a database whose journal mode has to be changed when it is opened."""
-    Database(path).close()
+    SqliteDatabase(path).close()
     with closing(sqlite3.connect(path)) as raw:
         assert raw.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
 
@@ -212,7 +213,7 @@ def test_the_journal_mode_is_changed_before_others_read(tmp_path: Path) -> None:
     for number in range(20):
         path = tmp_path / f"{number}.sqlite"
         as_a_backup(path)
-        database = Database(path)
+        database = SqliteDatabase(path)
         assert path.read_bytes()[18:20] == b"\x02\x02"  # https://sqlite.org/fileformat.html#file_format_version_numbers
         database.close()
 
@@ -224,7 +225,7 @@ def test_opening_waits_for_a_writer_in_another_journal_mode(tmp_path: Path) -> N
         other.execute("BEGIN IMMEDIATE").close()
         timer = threading.Timer(0.3, lambda: other.execute("COMMIT").close())
         timer.start()
-        database = Database(path)
+        database = SqliteDatabase(path)
         assert database.write_sync(lambda connection: connection.exec_driver_sql("SELECT 1").scalar_one()) == 1
         database.close()
         timer.join()
@@ -233,7 +234,7 @@ def test_opening_waits_for_a_writer_in_another_journal_mode(tmp_path: Path) -> N
 def test_a_log_that_a_full_disk_keeps_from_being_emptied_is_no_error(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", megabytes=16) as disk:
         path = disk / "test.sqlite"
-        database = Database(path, truncate_after_s=600)
+        database = SqliteDatabase(path, truncate_after_s=600)
         database.write_sync(lambda connection: connection.exec_driver_sql("CREATE TABLE t (v BLOB)"))
         database.write_sync(lambda connection: connection.exec_driver_sql("INSERT INTO t VALUES (zeroblob(2000000))"))
         filler = fill(disk)
@@ -243,14 +244,14 @@ def test_a_log_that_a_full_disk_keeps_from_being_emptied_is_no_error(tmp_path: P
         assert path.with_name("test.sqlite-wal").stat().st_size == 0
         database.close()
         filler = fill(disk)
-        database = Database(path)  # without room to share the log
+        database = SqliteDatabase(path)  # without room to share the log
         assert not database.empty_log(timeout_s=0)
         filler.unlink()
         database.close()
 
 
 def test_a_closed_database_refuses_reads_of_the_event_loop(tmp_path: Path) -> None:
-    database = Database(tmp_path / "test.sqlite")
+    database = SqliteDatabase(tmp_path / "test.sqlite")
     database.close()
     with pytest.raises(ShuttingDown):
         asyncio.run(database.read(lambda _: None))

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from ragsvc.core.retrieval.search_values import SearchMode
-from ragsvc.store.database import Database
+from ragsvc.store.sqlite_database import SqliteDatabase
 from tests.support.in_process_ingest import InProcessIngest
 from tests.support.stored_documents import ACME
 
@@ -27,7 +27,7 @@ def wait_until_gone(folder: Path) -> None:
 
 
 def test_deleted_text_leaves_the_write_ahead_log_while_the_database_is_open(tmp_path: Path) -> None:
-    database = Database(tmp_path / "ragsvc.sqlite", truncate_after_s=0.3)
+    database = SqliteDatabase(tmp_path / "ragsvc.sqlite", truncate_after_s=0.3)
     database.write_sync(lambda c: c.exec_driver_sql("CREATE TABLE t (x TEXT)"))
     database.write_sync(lambda c: c.exec_driver_sql("INSERT INTO t VALUES (?)", (SECRET.decode() * 100,)))
     assert holds_secret(tmp_path)
@@ -41,7 +41,7 @@ def test_deleted_text_leaves_the_write_ahead_log_while_the_database_is_open(tmp_
 def test_deleted_text_leaves_the_write_ahead_log_of_a_killed_process(tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     killed.mkdir()
-    database = Database(tmp_path / "ragsvc.sqlite")
+    database = SqliteDatabase(tmp_path / "ragsvc.sqlite")
     database.write_sync(lambda c: c.exec_driver_sql("CREATE TABLE t (x TEXT)"))
     database.write_sync(lambda c: c.exec_driver_sql("INSERT INTO t VALUES (?)", (SECRET.decode() * 100,)))
     database.write_sync(lambda c: c.exec_driver_sql("DELETE FROM t"))
@@ -49,7 +49,7 @@ def test_deleted_text_leaves_the_write_ahead_log_of_a_killed_process(tmp_path: P
         shutil.copy(tmp_path / name, killed / name)
     database.close()
     assert holds_secret(killed)
-    database = Database(killed / "ragsvc.sqlite", truncate_after_s=0.1)
+    database = SqliteDatabase(killed / "ragsvc.sqlite", truncate_after_s=0.1)
     wait_until_gone(killed)
     database.close()
 

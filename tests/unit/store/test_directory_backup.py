@@ -19,12 +19,12 @@ from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store.backup_archive import PIECE_BYTES, BackupArchive
 from ragsvc.store.data_keys import open_data_keys
-from ragsvc.store.database import Database, connect_raw
 from ragsvc.store.directory_backup import back_up_directory, restore_directory
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.encrypt_directory import rotate_master_key
 from ragsvc.store.key_rows import insert_key
 from ragsvc.store.session_rows import SessionGrant, add_link, add_session
+from ragsvc.store.sqlite_database import SqliteDatabase, connect_raw
 from ragsvc.testing.service_runner import ROOT
 from tests.support.old_data_directories import KINDS, OldDirectory
 
@@ -57,7 +57,7 @@ def rows(path: Path, key: bytes | None) -> dict[str, list]:
 def test_a_restored_directory_has_every_row_every_file_and_every_key(kind: str, tmp_path: Path) -> None:
     old = OldDirectory(kind, tmp_path / "data")
     key = old.database_key
-    database = Database(old.database, key=key)  # open, as in a running service
+    database = SqliteDatabase(old.database, key=key)  # open, as in a running service
     try:
         database.write_sync(lambda c: c.exec_driver_sql("UPDATE passages SET text = 'only in the write-ahead log'"))
         made = back_up_directory(old.path, keys_of(old), tmp_path / "backup")
@@ -90,7 +90,7 @@ def test_a_backup_has_no_sessions_of_the_web_pages(kind: str, tmp_path: Path) ->
         add_session(connection, SessionGrant(token_hash=b"t" * 32, **grant), keep=9)
         add_link(connection, SessionGrant(token_hash=b"c" * 32, **grant), keep=9)
 
-    database = Database(old.database, key=key)
+    database = SqliteDatabase(old.database, key=key)
     try:
         database.write_sync(open_session)
         back_up_directory(old.path, keys_of(old), tmp_path / "backup")
@@ -108,7 +108,7 @@ def test_a_backup_has_no_sessions_of_the_web_pages(kind: str, tmp_path: Path) ->
 
 def test_a_second_snapshot_stores_only_what_changed_and_old_ones_can_be_removed(tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
-    database = Database(old.database)
+    database = SqliteDatabase(old.database)
     try:
         with database.path.open("rb") as file:
             assert len(file.read()) > 0
@@ -246,7 +246,7 @@ def test_a_backup_that_is_killed_at_any_moment_leaves_the_earlier_ones_whole(tmp
     backup = tmp_path / "backup"
     chance = random.Random(7)  # noqa: S311 - moments of a test
     killed = finished = 0
-    database = Database(old.database)
+    database = SqliteDatabase(old.database)
     try:
         database.write_sync(lambda c: c.exec_driver_sql("CREATE TABLE filler (content BLOB)"))
         for round_number in range(12):

@@ -16,6 +16,7 @@ from ragsvc.core.ids import KeyId, TenantId
 from ragsvc.services.feedback import FeedbackService
 from ragsvc.store.database import Database
 from ragsvc.store.feedback_rows import FeedbackReach
+from tests.support.engines import open_database
 
 ACME = TenantId("acme")
 CALLER = Principal(KeyId("key_1"), ACME, "x", frozenset({Scope.CHAT}))
@@ -24,7 +25,7 @@ OWN = FeedbackReach(ACME, CALLER.key_id)
 
 @pytest.fixture
 def database(tmp_path: Path):
-    opened = Database(tmp_path / "ragsvc.sqlite")
+    opened = open_database(tmp_path / "ragsvc.sqlite")
     yield opened
     opened.close()
 

@@ -13,11 +13,11 @@ from ragsvc.core.ids import TenantId
 from ragsvc.crypto.at_rest import MasterKey
 from ragsvc.store import document_rows
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.database import Database
 from ragsvc.store.document_rows import NewDocument
 from ragsvc.store.encrypt_directory import encrypt_directory
 from ragsvc.store.file_sweep import SweepReport, quarantined_files, read_known_files, sweep
 from ragsvc.store.local_files import LocalFiles
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 ACME = TenantId("acme")
 TODAY = date(2026, 5, 20)
@@ -30,7 +30,7 @@ class Directory:
         self.root = root
         root.mkdir(exist_ok=True)
         self.blobs = BlobStore(root, files=files)
-        self.database = Database(root / "ragsvc.sqlite")
+        self.database = SqliteDatabase(root / "ragsvc.sqlite")
 
     def store(self, data: bytes) -> str:
         incoming = self.blobs.incoming(limit_bytes=100)
@@ -80,12 +80,12 @@ class Directory:
         """Move the database away, and open a new one in its place."""
         self.database.close()
         (self.root / "ragsvc.sqlite").rename(self.root / "moved")
-        self.database = Database(self.root / "ragsvc.sqlite")
+        self.database = SqliteDatabase(self.root / "ragsvc.sqlite")
 
     def old_database(self) -> None:
         self.database.close()
         (self.root / "moved").rename(self.root / "ragsvc.sqlite")
-        self.database = Database(self.root / "ragsvc.sqlite")
+        self.database = SqliteDatabase(self.root / "ragsvc.sqlite")
 
 
 @pytest.fixture
@@ -133,12 +133,12 @@ def test_an_older_database_deletes_nothing_and_the_newer_one_gets_its_files_back
         directory.add(b"%d" % number)
     directory.database.close()
     older = (directory.root / "ragsvc.sqlite").read_bytes()
-    directory.database = Database(directory.root / "ragsvc.sqlite")
+    directory.database = SqliteDatabase(directory.root / "ragsvc.sqlite")
     directory.add(b"newer")
     directory.database.close()
     (directory.root / "ragsvc.sqlite").rename(directory.root / "moved")
     (directory.root / "ragsvc.sqlite").write_bytes(older)
-    directory.database = Database(directory.root / "ragsvc.sqlite")
+    directory.database = SqliteDatabase(directory.root / "ragsvc.sqlite")
     assert directory.sweep() == SweepReport(quarantined=1)
     assert directory.quarantined() == [b"newer"]
     directory.old_database()
@@ -169,7 +169,7 @@ def test_encryption_refuses_files_without_a_document(directory) -> None:
         directory.database.close()
         with pytest.raises(ConfigurationError, match=r"1 stored files of .* belong to no document"):
             encrypt_directory(directory.root, MasterKey.from_bytes(bytes(range(32)).hex().encode()))
-        directory.database = Database(directory.root / "ragsvc.sqlite")
+        directory.database = SqliteDatabase(directory.root / "ragsvc.sqlite")
         directory.sweep()  # in quarantine, it would not be encrypted either
     assert (directory.files(), directory.quarantined()) == ([b"known"], [b"unknown"])
 

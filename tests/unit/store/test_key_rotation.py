@@ -7,8 +7,8 @@ import pytest
 from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto.at_rest import MasterKey, MasterKeys, add_key
 from ragsvc.store.data_keys import KEY_FILE_CONTEXT, KEY_FILE_NAME, create_data_keys, open_data_keys
-from ragsvc.store.database import Database
 from ragsvc.store.encrypt_directory import rotate_master_key
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 pytest.importorskip("sqlcipher3")
 
@@ -18,7 +18,7 @@ OLD, NEW = MasterKey.from_bytes(b"o" * 32), MasterKey.from_bytes(b"n" * 32)
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Path:
     keys = create_data_keys(tmp_path, MasterKeys(OLD))
-    Database(tmp_path / "ragsvc.sqlite", key=keys.database_key).close()
+    SqliteDatabase(tmp_path / "ragsvc.sqlite", key=keys.database_key).close()
     return tmp_path
 
 

@@ -17,7 +17,6 @@ from ragsvc.core.responses.request import decode_response_request
 from ragsvc.services.conversations import ConversationService
 from ragsvc.services.response_plans import ResponsePlan
 from ragsvc.services.responses import ResponseService
-from ragsvc.store.database import Database
 from ragsvc.store.response_rows import (
     UNFINISHED,
     StoredResponse,
@@ -25,6 +24,7 @@ from ragsvc.store.response_rows import (
     find_response,
     responses_for_export,
 )
+from tests.support.engines import open_database
 
 CALLER = Principal(KeyId("key_1"), TenantId("acme"), "test", DEFAULT_SCOPES)
 IDENTIFIER = "resp_" + "a" * 24
@@ -32,7 +32,7 @@ IDENTIFIER = "resp_" + "a" * 24
 
 @pytest.fixture
 def database(tmp_path):
-    opened = Database(tmp_path / "ragsvc.sqlite")
+    opened = open_database(tmp_path / "ragsvc.sqlite")
     yield opened
     opened.close()
 

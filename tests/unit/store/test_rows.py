@@ -3,7 +3,6 @@
 import random
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,17 +29,18 @@ from ragsvc.store import (
 )
 from ragsvc.store.database import Database, driver_connection
 from ragsvc.store.document_changes import change_document
+from ragsvc.store.engines import engine_of
 from ragsvc.store.index_source import SqliteIndexSource
 from ragsvc.store.reingest import forget_embeddings
+from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.store.vector_rows import VectorsOutcome
+from tests.support.engines import ONLY_SQLITE
 from tests.support.stored_documents import ACME, MODEL, OTHER, add, make_ready
 
 
 @pytest.fixture
-def database(tmp_path: Path):
-    database = Database(tmp_path / "test.sqlite")
-    yield database
-    database.close()
+def database(any_database: Database) -> Database:
+    return any_database
 
 
 def source(database: Database) -> SqliteIndexSource:
@@ -130,6 +130,7 @@ def test_claims_take_turns_between_tenants(database: Database) -> None:
     assert (again.attempts, again.password) == (2, "secret")
 
 
+@ONLY_SQLITE
 def test_claims_take_turns_whatever_the_order_of_the_queue(database: Database) -> None:
     """By kind, then by the number of running jobs of the tenant, then by age; compared with a sort of all jobs."""
     chosen = random.Random(7)  # noqa: S311 - a fixed sequence
@@ -200,6 +201,7 @@ def queue(database: Database, first: int, last: int) -> None:
     database.write_sync(write)
 
 
+@ONLY_SQLITE
 def test_a_claim_does_not_read_the_whole_queue(database: Database) -> None:
     queue(database, 0, 100)
     few = steps(database, lambda c: job_rows.claim(c, now=5))
@@ -207,6 +209,7 @@ def test_a_claim_does_not_read_the_whole_queue(database: Database) -> None:
     assert steps(database, lambda c: job_rows.claim(c, now=5)) <= 2 * few
 
 
+@ONLY_SQLITE
 def test_the_size_of_a_tenant_is_read_from_an_index(database: Database) -> None:
     """Rows of documents are large; without the index each of them was read for every upload."""
     queue(database, 0, 100)
@@ -228,6 +231,7 @@ def test_the_size_of_a_tenant_is_read_from_an_index(database: Database) -> None:
     ]
 
 
+@ONLY_SQLITE
 def test_the_rate_of_ingest_does_not_read_old_documents(database: Database) -> None:
     def rate(connection: Connection) -> None:
         found = document_rows.ingest_rate(connection, since=1_000)
@@ -245,6 +249,7 @@ def test_the_rate_of_ingest_does_not_read_old_documents(database: Database) -> N
     assert steps(database, rate) <= 2 * few
 
 
+@ONLY_SQLITE
 def test_the_conversations_of_a_tenant_are_found_by_an_index(database: Database) -> None:
     def insert(first: int, last: int) -> None:
         values = [(f"conv_{n}", ACME, f"key_{n % 7}", n, n) for n in range(first, last)]
@@ -265,6 +270,7 @@ def test_the_conversations_of_a_tenant_are_found_by_an_index(database: Database)
     assert steps(database, page) <= 2 * few
 
 
+@ONLY_SQLITE
 def test_files_with_a_purpose_are_found_by_an_index(database: Database) -> None:
     statements: list[tuple[str, Any]] = []
 
@@ -333,6 +339,7 @@ def test_listing_pages_through_in_both_directions_with_filters(database: Databas
     assert [document.public_id for document in newest] == ids[24:19:-1]
 
 
+@ONLY_SQLITE
 @pytest.mark.parametrize(
     "find",
     [
@@ -359,6 +366,7 @@ def test_changed_and_failed_documents_are_found_without_reading_the_others(
     assert steps(database, find) <= 2 * few
 
 
+@ONLY_SQLITE
 @pytest.mark.parametrize("order", document_listing.DocumentOrder)
 def test_a_list_with_a_filter_that_fits_one_document_reads_each_once(
     database: Database, order: document_listing.DocumentOrder
@@ -483,6 +491,7 @@ def test_rows_come_back_letter_by_letter(database: Database, text: str) -> None:
     assert database.read_sync(lambda c: passage_rows.load_texts(c, [])) == {}
 
 
+@ONLY_SQLITE
 def test_expiring_files_are_found_without_reading_the_others(database: Database) -> None:
     def fill(first: int, last: int) -> None:
         database.write_sync(
@@ -505,3 +514,22 @@ def test_expiring_files_are_found_without_reading_the_others(database: Database)
     assert steps(database, sweep) <= 2 * few
     assert database.read_sync(lambda c: tenant_rows.stored_bytes(c, ACME)) == 15_000
     assert database.read_sync(lambda c: file_rows.count_uploaded_files(c, ACME)) == 2500
+
+
+def test_requested_passages_are_found_by_their_ids(any_database: Database) -> None:
+    """Not by reading all rows: SQLite uses no index for a condition that is compared with a number."""
+    make_ready(any_database, add(any_database, "a"))
+    is_sqlite = isinstance(any_database, SqliteDatabase)
+
+    def plan(connection: Connection) -> str:
+        driver = driver_connection(connection)
+        compiled = passage_rows._rows_as_json._statement.of_engine(connection)
+        if not is_sqlite:
+            driver.execute("SET LOCAL enable_seqscan = off")  # a small table is read whole otherwise
+        begin = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
+        wanted = engine_of(connection).encode_ids([1, 2])
+        rows = driver.execute(f"{begin}{compiled._sql}", {**compiled._values, "ids": wanted}).fetchall()
+        return "\n".join(str(row[-1]) for row in rows)
+
+    found = any_database.read_sync(plan)
+    assert ("SEARCH passages USING INTEGER PRIMARY KEY" if is_sqlite else "passages_pkey") in found, found

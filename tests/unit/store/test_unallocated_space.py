@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from ragsvc.store.database import Database, connect_raw
 from ragsvc.store.log_truncation import LogTruncation
+from ragsvc.store.sqlite_database import SqliteDatabase, connect_raw
 from ragsvc.store.unallocated_space import clear_unallocated_space
 
 
 class Names:
     """A table of random names with an index, from which random rows are deleted."""
 
-    def __init__(self, database: Database, *, seed: int) -> None:
+    def __init__(self, database: SqliteDatabase, *, seed: int) -> None:
         self._database = database
         self._chance = random.Random(seed)  # noqa: S311 - rows, not secrets
         self._serial = 0
@@ -61,7 +61,7 @@ def check(path: Path) -> str:
 
 
 def test_copies_of_moved_rows_are_overwritten(tmp_path: Path) -> None:
-    database = Database(tmp_path / "test.sqlite")
+    database = SqliteDatabase(tmp_path / "test.sqlite")
     database.write_sync(Names.create)
     names = Names(database, seed=1)
     for _ in range(3000):
@@ -86,7 +86,7 @@ def test_every_page_size_is_understood(tmp_path: Path, page_bytes: int) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA page_size={page_bytes}")
         connection.execute("VACUUM")
-    database = Database(path)
+    database = SqliteDatabase(path)
     database.write_sync(Names.create)
     names = Names(database, seed=2)
     for _ in range(150):
@@ -101,7 +101,7 @@ def test_every_page_size_is_understood(tmp_path: Path, page_bytes: int) -> None:
 
 def test_rows_are_written_and_read_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "test.sqlite"
-    database = Database(path)
+    database = SqliteDatabase(path)
     database.write_sync(Names.create)
     names = Names(database, seed=3)
     database.write_sync(lambda c: [names.change(c) for _ in range(2000)])
@@ -139,7 +139,7 @@ def test_rows_are_written_and_read_meanwhile(tmp_path: Path) -> None:
 
 def test_closing_does_not_wait_until_a_large_file_was_read(tmp_path: Path) -> None:
     path = tmp_path / "test.sqlite"
-    database = Database(path)
+    database = SqliteDatabase(path)
     database.write_sync(Names.create)
     assert database.empty_log()
     os.truncate(path, 100 << 30)  # zeros after the last page, which take no room and a minute to read
@@ -157,7 +157,7 @@ def test_closing_does_not_wait_until_a_large_file_was_read(tmp_path: Path) -> No
 
 def test_a_reader_that_holds_the_log_prevents_it(tmp_path: Path) -> None:
     path = tmp_path / "test.sqlite"
-    database = Database(path, truncate_after_s=600)
+    database = SqliteDatabase(path, truncate_after_s=600)
     database.write_sync(Names.create)
     names = Names(database, seed=4)
     with closing(connect_raw(path, key=None)) as other:

@@ -14,13 +14,19 @@ from ragsvc.services.access_control import Access
 from ragsvc.services.key_administration import Actor, KeyAdministration, KeyChange, KeyDraft
 from ragsvc.store.database import Database
 from ragsvc.store.key_usage_rows import UsageDimension, UsageFilter
+from ragsvc.store.postgres_database import PostgresDatabase
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 NORTH, SOUTH = TenantId("north"), TenantId("south")
 
 
-@pytest.fixture(params=["plain", "encrypted"])
+@pytest.fixture(params=["plain", "encrypted", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path):
-    opened = Database(tmp_path / "ragsvc.sqlite", key=secrets.token_bytes(32) if request.param == "encrypted" else None)
+    if request.param == "postgres":
+        opened: Database = PostgresDatabase(request.getfixturevalue("postgres_server").new_database())
+    else:
+        key = secrets.token_bytes(32) if request.param == "encrypted" else None
+        opened = SqliteDatabase(tmp_path / "ragsvc.sqlite", key=key)
     yield opened
     opened.close()
 

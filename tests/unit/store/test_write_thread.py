@@ -17,6 +17,8 @@ from ragsvc.store.write_thread import WriteThread
 class SqliteFile:
     """A connection whose transactions are counted and can be made to fail at their begin or their commit."""
 
+    savepoint_for_one = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.begun = 0
@@ -43,6 +45,12 @@ class SqliteFile:
 
     def driver(self, connection):
         return connection
+
+    def has_lost(self, connection, error):
+        return not connection.in_transaction
+
+    def may_repeat(self, error, *, times):
+        return False
 
     def translate(self, error):
         return RuntimeError(str(error))

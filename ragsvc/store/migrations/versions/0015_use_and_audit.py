@@ -8,10 +8,11 @@ from alembic import op
 revision = "0015"
 down_revision = "0014"
 
+# {changed_tenant}: the field "tenant" of the JSON object in c.changes
 _TENANT_OF_ENTRY = """
 UPDATE key_audit SET tenant = coalesce(
     (SELECT k.tenant FROM api_keys k WHERE k.id = key_audit.key_id),
-    (SELECT json_extract(c.changes, '$.tenant') FROM key_audit c
+    (SELECT {changed_tenant} FROM key_audit c
       WHERE c.key_id = key_audit.key_id AND c.action IN ('create', 'import') ORDER BY c.id DESC LIMIT 1),
     '')
 """
@@ -23,5 +24,7 @@ def upgrade() -> None:
     op.add_column("usage", sa.Column("timed_requests", sa.Integer, nullable=False, server_default="0"))
     op.add_column("usage", sa.Column("duration_ms", sa.BigInteger, nullable=False, server_default="0"))
     op.add_column("key_audit", sa.Column("tenant", sa.String, nullable=False, server_default=""))
-    op.execute(_TENANT_OF_ENTRY)
+    is_sqlite = op.get_context().dialect.name == "sqlite"
+    changed_tenant = "json_extract(c.changes, '$.tenant')" if is_sqlite else "c.changes::json ->> 'tenant'"
+    op.execute(_TENANT_OF_ENTRY.format(changed_tenant=changed_tenant))
     op.create_index("key_audit_by_tenant", "key_audit", ["tenant", "id"])

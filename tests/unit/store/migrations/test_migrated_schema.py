@@ -17,10 +17,12 @@ from sqlalchemy import create_engine
 from sqlmodel import SQLModel
 
 import ragsvc.store
-from ragsvc.store.database import Database
 from ragsvc.store.migrations import FOLDER, revisions
 from ragsvc.store.migrations.run import upgrade
+from ragsvc.store.postgres_database import _open_engine
+from ragsvc.store.sqlite_database import SqliteDatabase
 from tests.support.old_data_directories import OldDirectory
+from tests.support.postgres_server import PostgresServer
 
 for module in pkgutil.iter_modules(ragsvc.store.__path__, "ragsvc.store."):
     importlib.import_module(module.name)  # every module that may define a table
@@ -44,7 +46,7 @@ def migrate(path: Path, *, to: str = "head") -> None:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    Database(tmp_path / "fresh.sqlite").close()
+    SqliteDatabase(tmp_path / "fresh.sqlite").close()
     return tmp_path / "fresh.sqlite"
 
 
@@ -73,7 +75,7 @@ def test_the_first_revision_is_the_schema_before_migrations(tmp_path: Path) -> N
 def test_an_upgraded_file_has_the_schema_of_a_fresh_one(fresh: Path, tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
     before = schema(old.database)
-    Database(old.database).close()
+    SqliteDatabase(old.database).close()
     assert schema(old.database) == schema(fresh) != before
 
 
@@ -85,3 +87,37 @@ def test_migrations_form_one_line_in_the_order_of_their_file_names() -> None:
     assert [script.down_revision for script in newest_first] == [*reversed(revisions()[:-1]), None]
     for script in newest_first:
         assert Path(script.path).name.startswith(f"{script.revision}_")
+
+
+def schema_of_server(url: str) -> list[tuple[str, ...]]:
+    """Columns, indexes and constraints of a PostgreSQL database, without Alembic's own."""
+    columns = (
+        "SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name "
+        "FROM information_schema.columns WHERE table_schema = 'public'"
+    )
+    indexes = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    constraints = (
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
+        "WHERE connamespace = 'public'::regnamespace"
+    )
+    engine = _open_engine(url, read_only=True)
+    with engine.connect() as connection:
+        rows = [tuple(row) for part in (columns, indexes, constraints) for row in connection.exec_driver_sql(part)]
+    engine.dispose()
+    return sorted(tuple(map(str, row)) for row in rows if row[0] != "alembic_version")
+
+
+def test_a_migrated_postgresql_database_has_the_schema_of_the_models(postgres_server: PostgresServer) -> None:
+    of_models = postgres_server.new_database(empty=True)
+    engine = _open_engine(of_models, read_only=False)
+    SQLModel.metadata.create_all(engine)
+    engine.dispose()
+    migrated = schema_of_server(postgres_server.new_database())
+    assert len(migrated) > 200
+    assert migrated == schema_of_server(of_models)
+
+
+def test_integers_have_64_bits_and_texts_are_compared_byte_by_byte(postgres_server: PostgresServer) -> None:
+    columns = [row for row in schema_of_server(postgres_server.new_database()) if len(row) == 6]
+    assert {row[2] for row in columns} == {"bigint", "boolean", "bytea", "character varying", "text"}
+    assert {row[5] for row in columns if row[2] in ("character varying", "text")} == {"C"}

@@ -17,10 +17,10 @@ from sqlalchemy import Engine
 from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked
 from ragsvc.store.backup import remove_plain_backups
 from ragsvc.store.data_keys import is_plain_database
-from ragsvc.store.database import Database, _open_engine, connect_raw
 from ragsvc.store.directory_lock import DataDirectoryLock
 from ragsvc.store.migrations import FOLDER, revisions
 from ragsvc.store.schema import prepare_schema, read_revision
+from ragsvc.store.sqlite_database import SqliteDatabase, _open_engine, connect_raw
 from ragsvc.store.text_integrity import text_checksum
 from ragsvc.testing.service_runner import ROOT
 from ragsvc.wiring.health_checks import CheckState
@@ -37,7 +37,7 @@ STOP_IN_THE_SECOND_MIGRATION = """
 import os, sys, time
 from pathlib import Path
 from sqlalchemy import Engine, event
-from ragsvc.store.database import Database
+from ragsvc.store.database import SqliteDatabase
 
 @event.listens_for(Engine, "after_cursor_execute")
 def stop(connection, cursor, statement, parameters, context, executemany):
@@ -45,7 +45,7 @@ def stop(connection, cursor, statement, parameters, context, executemany):
         {action}
 
 key = bytes.fromhex(sys.argv[2]) if len(sys.argv) > 2 else None
-Database(Path(sys.argv[1]), key=key).close()
+SqliteDatabase(Path(sys.argv[1]), key=key).close()
 print("alembic" in sys.modules)
 """
 
@@ -105,7 +105,7 @@ def revision(path: Path, key: bytes | None) -> str | None:
 def test_a_fresh_file_is_at_the_newest_revision_and_has_no_backup(tmp_path: Path) -> None:
     path = tmp_path / "fresh.sqlite"
     assert not path.exists()
-    Database(path).close()
+    SqliteDatabase(path).close()
     assert revision(path, None) == revisions()[-1]
     assert [file.name for file in tmp_path.iterdir() if "before" in file.name] == []
 
@@ -115,7 +115,7 @@ def test_an_older_file_is_upgraded_and_keeps_its_rows(old: OldDirectory) -> None
     before = contents(old.database, key, *TABLES, "jobs")
     assert all(before.values())
     assert revision(old.database, key) == "0001"
-    Database(old.database, key=key).close()
+    SqliteDatabase(old.database, key=key).close()
     assert revision(old.database, key) == revisions()[-1]
     assert contents(old.database, key, *TABLES) == with_new_column({table: before[table] for table in TABLES})
     (job,) = before["jobs"]
@@ -127,7 +127,7 @@ def test_the_backup_is_the_old_state_private_and_encrypted_like_the_database(old
     key = old.database_key
     before = contents(old.database, key, *TABLES, "jobs", "sqlite_sequence")
     old.backup.with_name(f"{old.backup.name}.new").write_bytes(b"left by a process that was killed")
-    Database(old.database, key=key).close()
+    SqliteDatabase(old.database, key=key).close()
     assert old.backup.stat().st_mode & 0o777 == 0o600
     assert is_plain_database(old.backup) == (key is None)
     assert contents(old.backup, key, *TABLES, "jobs", "sqlite_sequence") == before
@@ -143,7 +143,7 @@ def test_the_backup_holds_what_only_the_write_ahead_log_held(tmp_path: Path) -> 
         writer.execute("PRAGMA journal_mode=WAL").fetchall()
         writer.execute("UPDATE collections SET name = 'renamed' WHERE id = 1").fetchall()
         assert b"renamed" not in old.database.read_bytes()
-        Database(old.database).close()
+        SqliteDatabase(old.database).close()
     assert contents(old.backup, None, "collections")["collections"][0][2] == "renamed"
 
 
@@ -161,7 +161,7 @@ def test_a_file_with_some_tables_only_gets_the_others(tmp_path: Path) -> None:
         for table in ("embeddings", "jobs", "pages", "passages", "documents", "collections"):
             connection.execute(f"DROP TABLE {table}").fetchall()
     keys = contents(old.database, None, "api_keys")
-    Database(old.database).close()
+    SqliteDatabase(old.database).close()
     assert contents(old.database, None, "api_keys") == with_new_column(keys)
     assert contents(old.database, None, "documents", "jobs") == {"documents": [], "jobs": []}
 
@@ -173,7 +173,7 @@ def test_usage_counted_before_gets_the_tenant_of_its_key_and_no_family(tmp_path:
         connection.execute("DELETE FROM token_usage")
         statement = "INSERT INTO token_usage VALUES (?, 20000, 'm', 7, 5, 2), ('key_deleted', 20001, '', 9, 0, 1)"
         connection.execute(statement, (key,))
-    Database(old.database).close()
+    SqliteDatabase(old.database).close()
     with closing(connect_raw(old.database, key=None)) as connection:
         columns = "key_id, day, model, family, tenant, prompt_tokens, completion_tokens, requests"
         rows = connection.execute(f"SELECT {columns} FROM usage ORDER BY day").fetchall()  # noqa: S608 - constants
@@ -188,7 +188,7 @@ def test_the_audit_trail_before_gets_the_tenant_of_its_key_also_of_a_deleted_one
         statement = "INSERT INTO key_audit (at, key_id, actor, action, changes) VALUES (?, ?, 'local', ?, ?)"
         for row in ((1, key, "update", "{}"), (2, "key_x", "create", created), (3, "key_x", "delete", "{}")):
             connection.execute(statement, row)
-    Database(old.database, key=old.database_key).close()
+    SqliteDatabase(old.database, key=old.database_key).close()
     with closing(connect_raw(old.database, key=old.database_key)) as connection:
         rows = connection.execute("SELECT at, tenant FROM key_audit ORDER BY at").fetchall()
         usage = connection.execute("SELECT DISTINCT errors, timed_requests, duration_ms FROM usage").fetchall()
@@ -210,12 +210,12 @@ def test_a_newer_file_is_refused_by_name_and_unchanged(
     tmp_path: Path, change: Callable[[sqlite3.Connection], None], named: str
 ) -> None:
     path = tmp_path / "ragsvc.sqlite"
-    Database(path).close()
+    SqliteDatabase(path).close()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         change(connection)
     content = path.read_bytes()
     with pytest.raises(ConfigurationError, match=f"schema {named} is newer than {revisions()[-1]}.*use a newer ragsvc"):
-        Database(path)
+        SqliteDatabase(path)
     assert path.read_bytes() == content
     assert not list(tmp_path.glob("*before*"))
     (check,) = check_database(tmp_path)
@@ -225,7 +225,7 @@ def test_a_newer_file_is_refused_by_name_and_unchanged(
 
 def test_releases_before_migrations_refuse_an_upgraded_file(old: OldDirectory) -> None:
     key = old.database_key
-    Database(old.database, key=key).close()
+    SqliteDatabase(old.database, key=key).close()
     with closing(connect_raw(old.database, key=key)) as connection:
         ((version,),) = connection.execute("PRAGMA user_version").fetchall()
     assert version > 1  # the newest that those releases open
@@ -235,7 +235,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.sqlite")) as connection:
         connection.execute("CREATE TABLE songs (title TEXT)")
     with pytest.raises(ConfigurationError, match="unknown"):
-        Database(tmp_path / "other.sqlite")
+        SqliteDatabase(tmp_path / "other.sqlite")
 
 
 def test_a_kill_between_migrations_leaves_the_old_state(old: OldDirectory) -> None:
@@ -246,7 +246,7 @@ def test_a_kill_between_migrations_leaves_the_old_state(old: OldDirectory) -> No
     assert revision(old.database, key) == "0001"
     assert "heartbeat_at" in columns(old.database, key, "jobs")
     assert contents(old.backup, key, "jobs")["jobs"] == before["jobs"]
-    Database(old.database, key=key).close()
+    SqliteDatabase(old.database, key=key).close()
     assert revision(old.database, key) == revisions()[-1]
 
 
@@ -409,7 +409,7 @@ def test_the_process_that_holds_the_lock_upgrades_and_keeps_the_lock(engine: Eng
 def test_plain_backups_are_removed_and_encrypted_ones_kept(tmp_path: Path) -> None:
     for kind in KINDS:
         old = OldDirectory(kind, tmp_path / kind)
-        Database(old.database, key=old.database_key).close()
+        SqliteDatabase(old.database, key=old.database_key).close()
         remove_plain_backups(old.database)
         assert old.backup.exists() == (kind == "encrypted")
         assert old.database.exists()
