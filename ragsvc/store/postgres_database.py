@@ -131,7 +131,7 @@ class _PostgresWriter:
 
 
 def _lock_service(raw: PsycopgConnection[Any]) -> None:
-    row = raw.execute(f"SELECT pg_try_advisory_lock({_SERVICE_LOCK})").fetchone()
+    row = raw.execute("SELECT pg_try_advisory_lock(%s)", (_SERVICE_LOCK,)).fetchone()
     if row is None or not row[0]:
         message = "Another ragsvc service uses this database. Stop it, or set RAGSVC_DATABASE_URL to another database."
         raise DataDirectoryLocked(message)
@@ -249,7 +249,7 @@ def _open_engine(url: str, *, read_only: bool) -> Engine:
         raw.prepared_max = _PREPARED_STATEMENTS
         raw.adapters.register_loader("numeric", _sum_loader(psycopg))
         for name, seconds in (("statement_timeout", _STATEMENT_TIMEOUT_S), ("lock_timeout", _LOCK_TIMEOUT_S)):
-            raw.execute(f"SET {name} = {seconds * 1000}")
+            raw.execute("SELECT set_config(%s, %s, false)", (name, f"{seconds}s"))
         raw.execute(
             "SELECT set_config('synchronous_commit', 'on', false) "
             "WHERE current_setting('synchronous_commit') IN ('off', 'local')"

@@ -61,10 +61,11 @@ class PostgresStatement:
     def __init__(self, statement: ClauseElement, columns: Sequence[str] | None) -> None:
         compiled = statement.compile(dialect=_DIALECT, column_keys=columns)
         self._sql = str(compiled)
+        self._query = self._sql.encode()  # psycopg's types refuse text that is not a literal
         self._values: dict[str, Any] = {**(compiled.params or {})}
 
     def run(self, driver: PsycopgConnection[Any], values: Mapping[str, Any]) -> PsycopgCursor[Any]:
-        return driver.execute(self._sql, {**self._values, **values}, prepare=True)
+        return driver.execute(self._query, {**self._values, **values}, prepare=True)
 
     def insert(self, driver: PsycopgConnection[Any], values: Mapping[str, Any]) -> int:
         """SQLAlchemy lets inserts return the id that the server has given."""
