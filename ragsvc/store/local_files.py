@@ -18,6 +18,8 @@ from typing import Final
 from ragsvc.core.ports.file_storage import StoredEntry
 
 _PART: Final = ".part"
+_FILE_NAME_LENGTH: Final = 64
+"""Of stored files only: hexadecimal digits of a SHA-256 or an HMAC of it."""
 _LEFTOVER_AFTER_S: Final = 86_400
 """A copy into a shared folder that is older was interrupted."""
 
@@ -112,6 +114,8 @@ class LocalFiles:
     def prune(self, folder: str) -> None:
         for path, _, _ in os.walk(self.root / folder, topdown=False):
             empty = Path(path)
+            if len(empty.name) == _FILE_NAME_LENGTH:  # something else in the place of a file, which stays a fault
+                continue
             self._durable.discard(empty)
             with contextlib.suppress(OSError):  # not empty, or removed meanwhile
                 empty.rmdir()

@@ -167,3 +167,16 @@ def test_the_folders_of_a_stored_file_are_synced_before_it_counts_as_stored(tmp_
     synced.clear()
     publish(store, b"first")
     assert synced == ["blobs", "blobs/acme", f"blobs/acme/{name}"]
+
+
+def test_what_is_in_the_place_of_a_file_keeps_its_folder_when_empty_ones_are_removed(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    sha256 = add(store, b"file")
+    path = store.path(ACME, sha256)
+    path.unlink()
+    path.mkdir()
+    store.remove_empty_folder(ACME)
+    assert path.is_dir()
+    path.rmdir()
+    store.remove_empty_folder(ACME)
+    assert list(store.folder.iterdir()) == []
