@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 
 LINE_HYPHEN = "\ufffe"
@@ -138,9 +138,24 @@ def known_words(texts: Iterable[str]) -> set[str]:
     """The lower-case words of texts, with hyphenated compounds, without words that are broken at a line end."""
     words: set[str] = set()
     for text in texts:
-        whole = _BROKEN_WORD.sub(" ", text) if LINE_HYPHEN in text else text
-        words.update(whole.lower().split())
-    return {found.group() for word in words if (found := _WORD.search(word)) is not None}
+        words.update(_replace_broken_words(text, lambda _: " ").lower().split())
+    plain = {word for word in words if word.isalpha()}
+    return plain | {found.group() for word in words - plain if (found := _WORD.search(word)) is not None}
+
+
+def _replace_broken_words(text: str, replacement: Callable[[str], str]) -> str:
+    """Replace each word that is broken by a ``LINE_HYPHEN``; looks for hyphens, which are few, and not at each word."""
+    parts: list[str] = []
+    done = 0
+    while (at := text.find(LINE_HYPHEN, done)) >= 0:
+        before = text[done:at]
+        start = at if not before or before[-1].isspace() else at - len(before.rsplit(None, 1)[-1])
+        found = _BROKEN_WORD.match(text, start)
+        end = found.end() if found is not None else at + 1
+        parts += (text[done:start], replacement(text[start:end]))
+        done = end
+    parts.append(text[done:])
+    return "".join(parts)
 
 
 def join_hyphens(text: str, words: set[str]) -> str:
@@ -149,14 +164,12 @@ def join_hyphens(text: str, words: set[str]) -> str:
     >>> join_hyphens("an exam\ufffeple of long\ufffeterm debt", {"long-term", "debt"})
     'an example of long-term debt'
     """
-    if LINE_HYPHEN not in text:
-        return text
 
-    def rejoin(found: re.Match[str]) -> str:
-        first, *others = (part.lstrip() for part in found.group().split(LINE_HYPHEN))
+    def rejoin(broken: str) -> str:
+        first, *others = (part.lstrip() for part in broken.split(LINE_HYPHEN))
         return reduce(lambda before, after: _join(before, after, words), others, first)
 
-    return _BROKEN_WORD.sub(rejoin, text)
+    return _replace_broken_words(text, rejoin)
 
 
 def _join(before: str, after: str, words: set[str]) -> str:

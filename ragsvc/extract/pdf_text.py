@@ -49,7 +49,9 @@ _JUMP_BACK = 60.0
 _CELL_GAP = 1.3
 _FEW_RECTANGLES = 8
 _DIGITS = re.compile(r"\d")
-_NUMBER_AFTER_BLANK = re.compile(r"\S +[$€£¥(\d\u2013\u2014]")
+_NUMBER_AFTER_BLANK = re.compile(r"  *[$€£¥(\d\u2013\u2014]")
+"""Begins with a literal character, so that ``re`` skips to it: 3.1 instead of 5.2 µs a line."""
+
 _DOUBLED = re.compile(r"(?:(\S)\1|\s)+")
 """A line of which each character stands twice in succession."""
 
@@ -58,7 +60,7 @@ _WORD_WITH_DIGIT = re.compile(r"(?<![^\s\x00\ufffe\x02])[^\s\x00\ufffe\x02]+(?:\
 _WORD_BEFORE_MARK = re.compile(
     r"(?<![\w.,])(?!(?:19|20)\d\d\b(?![.,]?\d)|\d{1,3}(?:[,.]\d{3})+\b(?![.,]?\d))[^\W_][^\s\x00\ufffe\x02]*\d(?!\w)"
 )
-_SUSPECTED_MARK = re.compile(r"\d(?:(?<=[^\W\d_]\d)|(?<=[.,]\d{4})|(?<=[.,]\d{5})|(?<=19\d{3})|(?<=20\d{3}))(?!\w)")
+_SUSPECTED_MARK = re.compile(r"\d(?!\w)(?:(?<=[^\W\d_]\d)|(?<=[.,]\d{4})|(?<=[.,]\d{5})|(?<=19\d{3})|(?<=20\d{3}))")
 _SUSPECTS = 12
 _RAISED_RISE, _RAISED_HEIGHT, _RAISED_SIZE = 0.2, 0.56, 0.6
 _SMALL_BOX = 0.75
@@ -298,6 +300,8 @@ class TextPage:
 
         Most words are compared with the start of the line only, which takes one call.
         """
+        if _DIGITS.search(raw) is None:  # most lines: 2.5 instead of 8.8 µs on average
+            return False
         words = _WORD_WITH_DIGIT.finditer(raw)
         first = next(words, None)
         if first is None:
@@ -712,12 +716,14 @@ def _has_wide_gap(boxes: list[Rectangle], size: float) -> bool:
 
 def _has_far_number(page: TextPage, raw: str, start: int, size: float) -> bool:
     """Whether a wide gap precedes the last number, as in a table row."""
-    last = None
-    for last in _NUMBER_AFTER_BLANK.finditer(raw):  # noqa: B007 - only the last match is used
-        pass
-    if last is None:
+    before_blank = end = -1
+    for found in _NUMBER_AFTER_BLANK.finditer(raw):
+        # a sign that belongs to the last number is not the text before the next
+        if found.start() > end and not raw[found.start() - 1 : found.start()].isspace():
+            before_blank, end = found.start() - 1, found.end()
+    if end < 0:
         return False
-    before, after = page.character_box(start + last.start()), page.character_box(start + last.end() - 1)
+    before, after = page.character_box(start + before_blank), page.character_box(start + end - 1)
     return bool(before and after and page.shown(after)[0] - page.shown(before)[2] > _CELL_GAP * size)
 
 

@@ -128,6 +128,7 @@ class PageVisibility:
         is_faint = False
         first: tuple[int | None, Colour] | None = None
         owner_of, text_page = _get_text_object, self._text_reference
+        colour, places = self._colour, self._colour_places
         for position in positions:
             owner = owner_of(text_page, position)
             if owner is None:
@@ -138,8 +139,9 @@ class PageVisibility:
                 if _get_render_mode(owner) in (_INVISIBLE, _CLIP):
                     self.suspicious = True
                     return
-                self._last_is_faint = self._is_faint(position)
-                red, green, blue, _ = self._colour
+                known = _get_text_colour(text_page, position, *places)
+                red, green, blue, alpha = colour
+                self._last_is_faint = bool(known) and _are_faint(red, green, blue, alpha)
                 self._last_colour = (red, green, blue)
                 if red > green + _RED and red > blue + _RED:
                     self.red = True
@@ -156,8 +158,7 @@ class PageVisibility:
 
     def _is_faint(self, position: int) -> bool:
         known = _get_text_colour(self._text_reference, position, *self._colour_places)
-        red, green, blue, alpha = self._colour
-        return bool(known) and (alpha < _FAINT or (red > _LIGHT and green > _LIGHT and blue > _LIGHT))
+        return bool(known) and _are_faint(*self._colour)
 
     @property
     def objects(self) -> PageObjects:
@@ -359,6 +360,10 @@ class PageVisibility:
     def _picture_boxes(self) -> list[Box]:
         numbers = range(min(_MAX_OBJECTS, self.objects.count))
         return self.objects.pictures(numbers, most_inside=_MAX_OBJECTS_OF_FORM)
+
+
+def _are_faint(red: int, green: int, blue: int, alpha: int) -> bool:
+    return alpha < _FAINT or (red > _LIGHT and green > _LIGHT and blue > _LIGHT)
 
 
 def _runs(characters: Iterable[_Character]) -> list[list[_Character]]:

@@ -1,9 +1,11 @@
 """Ingest the same PDFs through ragsvc over HTTP and through the plain stack, interleaved; prints the ratio of pages/s.
 
-    scripts/bench_ingest [FOLDER] [--rounds N] [--pages N] [--json]
+    scripts/bench_ingest [FOLDER] [--rounds N] [--pages N] [--base REV] [--json]
 
 Each round also ingests with ``RAGSVC_EMBEDDED_TEXT=whole``, and embeds the same passages with the embedder alone. The
 ratio of the two speeds is the share of time that parsing, storing and indexing leave to the model.
+
+With ``--base``, the PDFs are ingested with this revision and another one instead; see ``ingest_against_base``.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ragsvc.testing.service_runner import RunningService, create_key
+from scripts.bench.ingest_against_base import compare, report
 from scripts.bench.measuring import PeakMemory, mebibytes, median, print_json
 
 
@@ -100,9 +103,17 @@ def main() -> int:
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "fixtures" / "documents")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pages", type=int, default=425)
+    parser.add_argument("--base", help="revision, or folder of a revision, to compare with in place of the plain stack")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     files, refused = choose(options.folder, options.pages)
+    if options.base is not None:
+        figures = compare(files, options.base, options.rounds)
+        if options.json:
+            print_json(figures)
+        else:
+            print(report(figures))
+        return 0
     plain: list[dict] = []
     ours: list[dict] = []
     whole: list[dict] = []

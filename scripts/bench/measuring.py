@@ -1,4 +1,4 @@
-"""Measurements that benchmarks share: percentiles, the memory of a process tree, facts about the machine."""
+"""Measurements that benchmarks share: percentiles, what a process tree uses, facts about the machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -80,6 +82,53 @@ def thread_seconds(pid: int) -> float:
         except OSError:  # the thread has ended
             continue
     return total / 1e9
+
+
+class Usage:
+    """Counts bytes that a process and its descendants caused to be written, and their processor seconds.
+
+    Samples often, so that the counts of child processes that end are lost for a moment only.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._seen: dict[int, tuple[int, float]] = {}
+        self._begin: dict[int, tuple[int, float]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._read()
+        self._begin = dict(self._seen)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._read()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.5):
+            self._read()
+
+    def _read(self) -> None:
+        for pid in [self._pid, *descendants(self._pid)]:
+            try:
+                fields = Path(f"/proc/{pid}/io").read_text().split()
+                times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            written = int(fields[fields.index("write_bytes:") + 1])
+            self._seen[pid] = written, (int(times[11]) + int(times[12])) / _TICKS_PER_S
+
+    @property
+    def totals(self) -> tuple[int, float]:
+        """Bytes and processor seconds since the begin."""
+        ended, begun = self._seen.values(), self._begin.values()
+        return sum(end[0] for end in ended) - sum(begin[0] for begin in begun), sum(end[1] for end in ended) - sum(
+            begin[1] for begin in begun
+        )
 
 
 def _pss(pid: int) -> int:

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
@@ -30,12 +28,11 @@ sys.path.insert(0, str(ROOT))
 
 from ragsvc.testing.service_runner import RunningService, create_key, service_environment
 from scripts.bench.base_revision import checked_out
-from scripts.bench.measuring import PeakMemory, descendants, mebibytes, median, print_json
+from scripts.bench.measuring import PeakMemory, Usage, mebibytes, median, print_json
 
 _CITIES = ("Bergen", "Lisbon", "Tallinn", "Porto", "Gdansk", "Aarhus", "Turku", "Bari")
 _PARTS = ("lamp", "crane", "mooring line", "fog horn", "ferry ramp", "tide gauge", "radio mast", "fuel pump")
 _DEEDS = ("was replaced", "was painted", "failed its test", "was measured", "was moved to the east pier", "was oiled")
-_TICK_S = os.sysconf("SC_CLK_TCK")
 
 
 def notes(count: int, *, seed: int) -> list[str]:
@@ -46,53 +43,6 @@ def notes(count: int, *, seed: int) -> list[str]:
         f"{chosen.choice(_CITIES)} harbour {chosen.choice(_DEEDS)} after {chosen.randint(2, 900)} days of use.\n"
         for number in range(count)
     ]
-
-
-class Writes:
-    """Counts bytes that a process and its descendants caused to be written, and their processor seconds.
-
-    Samples often, so that the counts of child processes that end are lost for a moment only.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._seen: dict[int, tuple[int, float]] = {}
-        self._begin: dict[int, tuple[int, float]] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._read()
-        self._begin = dict(self._seen)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._read()
-
-    def _sample(self) -> None:
-        while not self._stop.wait(0.5):
-            self._read()
-
-    def _read(self) -> None:
-        for pid in [self._pid, *descendants(self._pid)]:
-            try:
-                fields = Path(f"/proc/{pid}/io").read_text().split()
-                times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            written = int(fields[fields.index("write_bytes:") + 1])
-            self._seen[pid] = written, (int(times[11]) + int(times[12])) / _TICK_S
-
-    @property
-    def totals(self) -> tuple[int, float]:
-        """Bytes and processor seconds since the begin."""
-        ended, begun = self._seen.values(), self._begin.values()
-        return sum(end[0] for end in ended) - sum(begin[0] for begin in begun), sum(end[1] for end in ended) - sum(
-            begin[1] for begin in begun
-        )
 
 
 def folder_bytes(folder: Path) -> int:
@@ -167,10 +117,10 @@ def measure(root: Path, models: Path, folder: Path, options: argparse.Namespace,
             }.items():
                 size = folder_bytes(data_dir)
                 begin = time.perf_counter()
-                with Writes(service.process.pid) as writes:
+                with Usage(service.process.pid) as usage:
                     work()
                     seconds = time.perf_counter() - begin
-                written, processor_s = writes.totals
+                written, processor_s = usage.totals
                 figures[name] = {
                     "files_per_s": options.notes / seconds,
                     "written_bytes": written / options.notes,

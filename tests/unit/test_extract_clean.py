@@ -61,6 +61,24 @@ def test_a_hyphen_at_a_line_end_goes_only_where_the_word_is_one(broken, known, e
     assert join_hyphens(f"of {text} x", known_words([known])) == f"of {expected} x"
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("|ple of ex|am", "-ple of exam"),
+        ("exam|\n ple\u00a0and exam| ple", "example\u00a0and example"),
+        ("a| |b", "a--b"),
+        ("an end|", "an end-"),
+    ],
+)
+def test_a_broken_word_ends_at_white_space_and_begins_after_it(text, expected):
+    assert join_hyphens(text.replace("|", LINE_HYPHEN), set()) == expected
+
+
+def test_parts_of_broken_words_are_not_known_words():
+    text = f"whole exam{LINE_HYPHEN}\n ple 3rd long-term x{LINE_HYPHEN}y after"
+    assert known_words([text, "(Other)"]) == {"whole", "rd", "long-term", "after", "other"}
+
+
 @given(st.lists(st.sampled_from(["word", "Ab", "-", LINE_HYPHEN, " ", "3", "\n", "é"]), max_size=20))
 def test_no_line_hyphen_survives_and_no_letter_is_lost(parts):
     text = "".join(parts)
