@@ -1,9 +1,11 @@
 """Rows of tables and lists are quoted with their headings; doubtful answers are recognised."""
 
 import pytest
+from msgspec.structs import replace
 
 from ragsvc.core.answers.extractive import ExtractedAnswer, answer
 from ragsvc.core.text.sentences import sentence_spans
+from ragsvc.core.text.tables import markdown_tables
 from tests.unit.test_answering import hit
 
 CENSUS = (
@@ -110,3 +112,37 @@ def test_a_heading_without_the_number_asked_about_is_no_answer():
     heading = "Pin assignment, signal name and wiring diagram of the DVI terminal"
     found = ask("What is the signal name of pin 7 of the DVI terminal?", heading, "Pin 7 has the DDC data.")
     assert [sentence.text for sentence in found.sentences] == ["Pin 7 has the DDC data."]
+
+
+def ask_table(question: str, table: str) -> list[str]:
+    """The quotes of an answer from a passage with a Markdown table, which the reader has found."""
+    found = hit(table)
+    read = replace(found, passage=replace(found.passage, tables=tuple(markdown_tables(table))))
+    return [sentence.text for sentence in answer(question, [read], answerable=1.0).sentences]
+
+
+SALES = (
+    "| Region | Month | Sales | Costs |\n|---|---|---|---|\n| North | May | 31 | 12 |\n| North | June | 35 | 14 |\n"
+    "| South | May | 52 | 25 |\n| South | June | 57 | 28 |"
+)
+MERGED = (
+    "| Company | Year | Revenue | Staff |\n|---|---|---|---|\n| Borken Boats | 2021 | 310 | 12 |\n"
+    "|  | 2022 | 350 | 14 |\n| Adler Ferries | 2021 | 520 | 25 |\n|  | 2022 | 570 | 28 |\n| Total |  | 1750 | 79 |"
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "table", "statement"),
+    [
+        ("What were the sales in the South region in June?", SALES, "South, June, Sales: 57"),
+        ("What were the costs of the North in May?", SALES, "North, May, Costs: 12"),
+        ("What was the revenue of Borken Boats in 2022?", MERGED, "Borken Boats, 2022, Revenue: 350"),
+        ("How many staff had Adler Ferries in 2022?", MERGED, "Adler Ferries, 2022, Staff: 28"),
+    ],
+)
+def test_rows_told_apart_by_two_columns_are_stated_with_both(question: str, table: str, statement: str):
+    assert ask_table(question, table)[0] == statement
+
+
+def test_a_row_without_a_second_key_is_stated_by_its_label():
+    assert ask_table("What was the total revenue?", MERGED)[0] == "Total, Revenue: 1750"
