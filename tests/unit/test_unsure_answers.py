@@ -37,3 +37,16 @@ def test_a_sentence_that_states_it_is_claimed():
     text = reply_to("How many boats did the harbour of Husum have in summer?", hits)
     assert text == "The harbour of Husum had 40 boats in summer. [1]"
     assert NO_ANSWER not in text
+
+
+def test_an_ordinal_is_no_number_of_things():
+    ordinal = "The harbour of Husum was the first harbour with boats in summer. It is old."
+    hits = [SearchHit(passage=passage(1, ordinal), score=0.6)]
+    text = reply_to("How many boats did the harbour of Husum have in summer?", hits)
+    assert text.startswith(NEAREST)
+
+
+def test_a_number_of_other_things_does_not_count_the_things_asked_about():
+    clubs = "Once a year members of the club in Husum meet. The club in Husum has 340 paying members."
+    text = reply_to("How many members has the club in Husum?", [SearchHit(passage=passage(1, clubs), score=0.6)])
+    assert text.startswith("The club in Husum has 340 paying members. [1]")
