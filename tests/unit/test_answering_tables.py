@@ -146,3 +146,30 @@ def test_rows_told_apart_by_two_columns_are_stated_with_both(question: str, tabl
 
 def test_a_row_without_a_second_key_is_stated_by_its_label():
     assert ask_table("What was the total revenue?", MERGED)[0] == "Total, Revenue: 1750"
+
+
+def test_a_code_with_a_number_is_not_the_number_that_tells_rows_apart():
+    pins = (
+        "Pin assignment and signal name of the HD15 input terminal (mini D-Sub 15 pin)\n\nPin No. Signal Name\n\n"
+        "4 NC 12 SDA\n5 GND 13 SYNC\n6 GND 14 VD"
+    )
+    quoted = [
+        sentence.text for sentence in ask("Which signal is on pin 13 of the HD15 input terminal?", pins).sentences
+    ]
+    assert any("5 GND 13 SYNC" in text for text in quoted)
+
+
+def test_a_word_that_a_hyphen_cuts_goes_on_after_a_blank_line():
+    text = "There is a possible companion case (Case No. 17-cr-\n\n20406, judge Borman presiding) in Husum."
+    assert [text[start:end] for start, end in sentence_spans(text)] == [text]
+    heading = "Boats for hire-\n\nCanoes cost 12 euros."
+    assert len(sentence_spans(heading)) == 2
+
+
+def test_a_share_in_brackets_on_the_next_line_belongs_to_its_sentence():
+    first = (
+        "Those who say the town has done a bad job are more likely to have no confidence in it (64%) than those who say"
+    )
+    text = f"{first}\nit has done a good job\n(39%). The same is true of those who blame the town for its ferries."
+    sentences = [text[start:end] for start, end in sentence_spans(text)]
+    assert sentences[0].endswith("good job\n(39%).")

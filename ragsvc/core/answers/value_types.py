@@ -106,6 +106,8 @@ _DISTANCE: Final = (
     r"\d ?(?:[kcm]?m|ft|in|mi|yd)\b|\b(?:met(?:er|re)|kilomet\w+|centimet\w+|mile|feet|foot|inch|inche|yard)s?\b"
 )
 
+_LENGTH_OF_TEXT: Final = r"\b(?:words?|characters?|tokens?|pages?|lines?|paragraphs?)\b"
+
 _QUANTITIES: Final = (
     (
         late_pattern(r"\bhow long (?!(?:is|are|was|were)\b)|\bhow long\W*\Z", re.IGNORECASE),
@@ -113,7 +115,7 @@ _QUANTITIES: Final = (
     ),
     (
         late_pattern(r"\bhow (?:long (?:is|are|was|were)|far|tall|deep|wide|thick)\b", re.IGNORECASE),
-        late_pattern(f"{_TIME}|{_DISTANCE}", re.IGNORECASE),
+        late_pattern(f"{_TIME}|{_DISTANCE}|{_LENGTH_OF_TEXT}", re.IGNORECASE),
     ),
     (
         late_pattern(r"\bvoltages?\b", re.IGNORECASE),
@@ -169,7 +171,8 @@ _YEAR_OR_DAY: Final = late_pattern(
 
 ASKS_MONEY: Final = late_pattern(
     r"\bhow much (?:money\b|.{0,80}?\b(?:costs?|pays?|paid|charged?|spend|spent|earn|earned)\b)"
-    r"|\bwhat (?:is|was|are|were) the (?:price|cost|fee|salary)\b",
+    r"|\bwhat (?:is|was|are|were) the (?:price|cost|fee|salary)\b"
+    r"|\bwhat (?:[\w-]+ )?(?:price|fee|salary|wage) (?:do|does|did|will|would|can|could|is|was)\b",
     re.IGNORECASE,
 )
 
