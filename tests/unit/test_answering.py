@@ -660,3 +660,18 @@ def test_growth_states_a_difference():
     text = "The traffic of ferries could grow at 20 per cent over the next years. The harbour is full."
     question = "By how much could the traffic of ferries grow in the next years?"
     assert not answer(question, [hit(text)], answerable=0.9).unsure
+
+
+def in_document(number: int, text: str) -> SearchHit:
+    found = hit(text)
+    return replace(found, passage=replace(found.passage, document_id=DocumentId(number)))
+
+
+def test_more_passages_are_read_of_the_document_of_the_best_hit():
+    others = [in_document(1, f"The council of Adler town met for the {n}th time about boats.") for n in range(4, 12)]
+    answering = "The council of Adler town voted to reject the ferry on May 3, 2007."
+    question = "When did the council of Adler town reject the ferry?"
+    found = answer(question, [*others, in_document(1, answering)], answerable=1.0)
+    assert (found.sentences[0].text, found.sentences[0].passage_index) == (answering, 8)
+    elsewhere = answer(question, [*others, in_document(2, answering)], answerable=1.0)
+    assert answering not in [sentence.text for sentence in elsewhere.sentences]

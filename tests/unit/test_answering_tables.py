@@ -1,9 +1,11 @@
 """Rows of tables and lists are quoted with their headings; doubtful answers are recognised."""
 
 import pytest
+from msgspec.structs import replace
 
 from ragsvc.core.answers.extractive import ExtractedAnswer, answer
 from ragsvc.core.text.sentences import sentence_spans
+from ragsvc.core.text.tables import markdown_tables
 from tests.unit.test_answering import hit
 
 CENSUS = (
@@ -110,3 +112,64 @@ def test_a_heading_without_the_number_asked_about_is_no_answer():
     heading = "Pin assignment, signal name and wiring diagram of the DVI terminal"
     found = ask("What is the signal name of pin 7 of the DVI terminal?", heading, "Pin 7 has the DDC data.")
     assert [sentence.text for sentence in found.sentences] == ["Pin 7 has the DDC data."]
+
+
+def ask_table(question: str, table: str) -> list[str]:
+    """The quotes of an answer from a passage with a Markdown table, which the reader has found."""
+    found = hit(table)
+    read = replace(found, passage=replace(found.passage, tables=tuple(markdown_tables(table))))
+    return [sentence.text for sentence in answer(question, [read], answerable=1.0).sentences]
+
+
+SALES = (
+    "| Region | Month | Sales | Costs |\n|---|---|---|---|\n| North | May | 31 | 12 |\n| North | June | 35 | 14 |\n"
+    "| South | May | 52 | 25 |\n| South | June | 57 | 28 |"
+)
+MERGED = (
+    "| Company | Year | Revenue | Staff |\n|---|---|---|---|\n| Borken Boats | 2021 | 310 | 12 |\n"
+    "|  | 2022 | 350 | 14 |\n| Adler Ferries | 2021 | 520 | 25 |\n|  | 2022 | 570 | 28 |\n| Total |  | 1750 | 79 |"
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "table", "statement"),
+    [
+        ("What were the sales in the South region in June?", SALES, "South, June, Sales: 57"),
+        ("What were the costs of the North in May?", SALES, "North, May, Costs: 12"),
+        ("What was the revenue of Borken Boats in 2022?", MERGED, "Borken Boats, 2022, Revenue: 350"),
+        ("How many staff had Adler Ferries in 2022?", MERGED, "Adler Ferries, 2022, Staff: 28"),
+    ],
+)
+def test_rows_told_apart_by_two_columns_are_stated_with_both(question: str, table: str, statement: str):
+    assert ask_table(question, table)[0] == statement
+
+
+def test_a_row_without_a_second_key_is_stated_by_its_label():
+    assert ask_table("What was the total revenue?", MERGED)[0] == "Total, Revenue: 1750"
+
+
+def test_a_code_with_a_number_is_not_the_number_that_tells_rows_apart():
+    pins = (
+        "Pin assignment and signal name of the HD15 input terminal (mini D-Sub 15 pin)\n\nPin No. Signal Name\n\n"
+        "4 NC 12 SDA\n5 GND 13 SYNC\n6 GND 14 VD"
+    )
+    quoted = [
+        sentence.text for sentence in ask("Which signal is on pin 13 of the HD15 input terminal?", pins).sentences
+    ]
+    assert any("5 GND 13 SYNC" in text for text in quoted)
+
+
+def test_a_word_that_a_hyphen_cuts_goes_on_after_a_blank_line():
+    text = "There is a possible companion case (Case No. 17-cr-\n\n20406, judge Borman presiding) in Husum."
+    assert [text[start:end] for start, end in sentence_spans(text)] == [text]
+    heading = "Boats for hire-\n\nCanoes cost 12 euros."
+    assert len(sentence_spans(heading)) == 2
+
+
+def test_a_share_in_brackets_on_the_next_line_belongs_to_its_sentence():
+    first = (
+        "Those who say the town has done a bad job are more likely to have no confidence in it (64%) than those who say"
+    )
+    text = f"{first}\nit has done a good job\n(39%). The same is true of those who blame the town for its ferries."
+    sentences = [text[start:end] for start, end in sentence_spans(text)]
+    assert sentences[0].endswith("good job\n(39%).")

@@ -1,13 +1,14 @@
 """States the rows of a passage's tables as sentences: the label, and the cells of the columns that are asked for. Pure.
 
 A row alone ("Borken 398 405 412") does not tell which value belongs to which heading. Each statement consists of the
-words of the row and of the headings; its span is the row in the passage's text.
+words of the row and of the headings; its span is the row in the passage's text. Rows that only two columns tell apart
+(region and month) are stated with the cells of both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -24,6 +25,10 @@ _SCALE: Final = re.compile(r"\(?\b(in (?:thousands|millions|billions))\b(?![^()]
 
 _UNSCALED: Final = re.compile(r"%|\bper\b|\bshares?\b|\brates?\b|\bratio\b|\bnumber\b|\byears?\b", re.IGNORECASE)
 """Words of rows whose values are not in the scale of the table."""
+
+
+_KEY: Final = re.compile(r"[^\W\d_].{0,59}|(?:19|20)\d\d", re.DOTALL)
+"""A cell that may tell rows apart: short words, or a year."""
 
 
 class RowStatement(msgspec.Struct, frozen=True):
@@ -54,7 +59,9 @@ def row_statements(passage: StoredPassage, starts: Sequence[str]) -> Iterator[Ro
     for table in passage.tables:
         headings = [plain_text(heading) for heading in table.columns]
         scale = _SCALE.search(table.caption)
-        for row in map(_valid, table.rows):
+        rows = _with_shared_labels([_valid(row) for row in table.rows])
+        keys = _key_columns(rows)
+        for row in rows:
             label, first = _label(row)
             if not any(row.cells[first:]):
                 continue
@@ -62,6 +69,8 @@ def row_statements(passage: StoredPassage, starts: Sequence[str]) -> Iterator[Ro
             wanted = [at for at in columns if row.cells[at]]
             if columns and not wanted:
                 continue
+            if wanted:
+                label = ", ".join([label.rstrip(" :"), *_other_keys(row, first, wanted, keys=keys, starts=starts)])
             text = _statement(table, row, label, wanted or [at for at in range(first, len(row.cells)) if row.cells[at]])
             if scale is not None and scale[1].lower() not in text.lower() and not _UNSCALED.search(text):
                 text = f"{text} ({scale[1].lower()})"
@@ -75,6 +84,50 @@ def _valid(row: TableRow) -> TableRow:
     if not any("~~" in cell for cell in row.cells):
         return row
     return replace(row, cells=tuple(" ".join(STRUCK_OUT.sub(" ", cell).split()) for cell in row.cells))
+
+
+def _with_shared_labels(rows: Sequence[TableRow]) -> list[TableRow]:
+    """The rows; one that begins with an empty cell before a key gets the first cell of the row before.
+
+    A table often names a company once, in the first of the rows for its years.
+    """
+    filled: list[TableRow] = []
+    for row in rows:
+        before = filled[-1].cells if filled else ()
+        cells = row.cells
+        is_shared = min(len(cells), len(before)) > 2 and not cells[0] and before[0]
+        if is_shared and _KEY.fullmatch(cells[1]) and _KEY.fullmatch(before[1]):
+            filled.append(replace(row, cells=(before[0], *cells[1:])))
+        else:
+            filled.append(row)
+    return filled
+
+
+def _key_columns(rows: Sequence[TableRow]) -> dict[int, bool]:
+    """The columns after the labels whose cells are all keys, and whether they are needed to tell the rows apart."""
+    width = min((len(row.cells) for row in rows), default=0)
+    labels = [_label(row)[0] for row in rows]
+    found: dict[int, bool] = {}
+    for column in range(1, width):
+        cells = [row.cells[column] for row in rows]
+        if any(cells) and all(not cell or _KEY.fullmatch(cell) for cell in cells):
+            found[column] = len(set(labels)) < len(labels)
+            labels = [f"{label}\n{cell}" for label, cell in zip(labels, cells, strict=True)]
+    return found
+
+
+def _other_keys(
+    row: TableRow, first: int, wanted: Sequence[int], *, keys: Mapping[int, bool], starts: Sequence[str]
+) -> list[str]:
+    """The cells that tell a row from others with its label, and those with a word asked, beside the columns wanted."""
+    return [
+        row.cells[at]
+        for at, needed in keys.items()
+        if first <= at < len(row.cells)
+        and at not in wanted
+        and row.cells[at]
+        and (needed or any(start in plain_text(row.cells[at]) for start in starts))
+    ]
 
 
 def _label(row: TableRow) -> tuple[str, int]:

@@ -25,6 +25,11 @@ NUMBER_WORDS: Final = frozenset(
     hundert halb один два три четыре пять шесть семь восемь девять десять""".split()
 )
 
+_CARDINALS: Final = NUMBER_WORDS - frozenset("half quarter double once twice first second third halb".split())
+"""The numbers that may stand before things that are counted: "the first boats" and "once a year boats" count none."""
+
+_NO_NUMBER_OF_THINGS: Final = frozenset("once first second".split())
+
 NEGATIONS: Final = frozenset(
     """no not never none nothing neither nor without cannot kein keine keinen keinem keiner nicht nichts nie niemals
     ohne не нет ни без никогда rien aucun aucune sans pas jamais nada ningún ninguna sin nunca free gratis kostenlos
@@ -101,6 +106,8 @@ _DISTANCE: Final = (
     r"\d ?(?:[kcm]?m|ft|in|mi|yd)\b|\b(?:met(?:er|re)|kilomet\w+|centimet\w+|mile|feet|foot|inch|inche|yard)s?\b"
 )
 
+_LENGTH_OF_TEXT: Final = r"\b(?:words?|characters?|tokens?|pages?|lines?|paragraphs?)\b"
+
 _QUANTITIES: Final = (
     (
         late_pattern(r"\bhow long (?!(?:is|are|was|were)\b)|\bhow long\W*\Z", re.IGNORECASE),
@@ -108,7 +115,7 @@ _QUANTITIES: Final = (
     ),
     (
         late_pattern(r"\bhow (?:long (?:is|are|was|were)|far|tall|deep|wide|thick)\b", re.IGNORECASE),
-        late_pattern(f"{_TIME}|{_DISTANCE}", re.IGNORECASE),
+        late_pattern(f"{_TIME}|{_DISTANCE}|{_LENGTH_OF_TEXT}", re.IGNORECASE),
     ),
     (
         late_pattern(r"\bvoltages?\b", re.IGNORECASE),
@@ -148,6 +155,8 @@ STATES_DIFFERENCE: Final = late_pattern(
 
 _ASKS_COUNT: Final = late_pattern(r"\bhow many ((?:[\w'\u2019-]+ ?){1,3})", re.IGNORECASE)
 
+_ASKS_TIMES: Final = late_pattern(r"\bhow many times\b", re.IGNORECASE)
+
 _WORD_OR_CODE: Final = late_pattern(r"[\w-]+")
 
 _LETTER: Final = late_pattern(r"[^\W\d_]")
@@ -162,7 +171,8 @@ _YEAR_OR_DAY: Final = late_pattern(
 
 ASKS_MONEY: Final = late_pattern(
     r"\bhow much (?:money\b|.{0,80}?\b(?:costs?|pays?|paid|charged?|spend|spent|earn|earned)\b)"
-    r"|\bwhat (?:is|was|are|were) the (?:price|cost|fee|salary)\b",
+    r"|\bwhat (?:is|was|are|were) the (?:price|cost|fee|salary)\b"
+    r"|\bwhat (?:[\w-]+ )?(?:price|fee|salary|wage) (?:do|does|did|will|would|can|could|is|was)\b",
     re.IGNORECASE,
 )
 
@@ -236,7 +246,7 @@ def counted_things(question: str) -> re.Pattern[str] | None:
     if not starts:
         return None
     things = "|".join(re.escape(start.strip()) for start in starts)
-    numbers = "|".join(sorted(NUMBER_WORDS))
+    numbers = "|".join(sorted(_CARDINALS))
     return late_pattern(rf" (?:\d+|{numbers})(?: [^\W\d]\w*){{0,3}} (?:{things})")
 
 
@@ -285,6 +295,8 @@ def _has_new_number(question: str, text: str, asked: Sequence[str]) -> bool:
         text = _YEAR_OR_DAY.sub(" ", text)
     known = {word for word in asked if _DIGIT.search(word)}
     number_words = NUMBER_WORDS if ASKS_MEASURE.search(question) else NUMBER_WORDS | _NO_AMOUNT
+    if not _ASKS_TIME.search(question) and _ASKS_COUNT.search(question) and not _ASKS_TIMES.search(question):
+        number_words = number_words - _NO_NUMBER_OF_THINGS
     return bool(set(_NUMBER.findall(text)) - known) or not number_words.isdisjoint(plain_text(text).split())
 
 

@@ -36,6 +36,10 @@ _LIST_MARKER: Final = late_pattern(
 )
 _NUMERIC_CELL: Final = late_pattern(r"[-–—$€£¥(]*(?:\d[\d.,:/]*)?[%)x]*\Z")
 _HYPHENATED: Final = late_pattern(r"\w[-\u00ad\u2010]\Z")
+_SHARE_IN_BRACKETS: Final = late_pattern(r"\(\d[\d.,]* ?%")
+"""Belongs to the words before it: "those who say so" on a short line, and "(39%)." on the next."""
+
+_CUT_WORD: Final = late_pattern(r"[^\W\d_]{2}[-\u00ad\u2010]\Z")
 _DOUBLE_SPACED_LINES: Final = 6
 _FULL_LINE: Final = 45
 """Minimum length in characters of a line that is continued by the next line of its paragraph."""
@@ -185,11 +189,13 @@ def _is_double_spaced(text: str, lines: list[Span]) -> bool:
 
 def _is_line_border(line: str, following: str, *, between: str, row: bool, width: int) -> bool:
     if between.replace("\r\n", "\n").count("\n") > 1 or "\f" in between:
-        return True
+        return "\f" in between or not (_CUT_WORD.search(line) and (following[0].islower() or following[0].isdigit()))
     if _HYPHENATED.search(line):
         return False
     if row or _LIST_MARKER.match(following) or line.startswith("#"):
         return True
+    if _SHARE_IN_BRACKETS.match(following):
+        return False
     # A line much shorter than its neighbours, followed by a capital, is a heading or the last line of a paragraph.
     return len(line) < 0.6 * width and not following[0].islower() and line[-1] not in ",;"
 
