@@ -24,7 +24,7 @@ PAGE = (ROOT / "docs/howto/back-up.md").read_text(encoding="utf-8")
 UPGRADE_WRITE_AND_DIE = """
 import os, sys
 from pathlib import Path
-from ragsvc.store.database import SqliteDatabase
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 key = bytes.fromhex(sys.argv[2]) if len(sys.argv) > 2 else None
 database = SqliteDatabase(Path(sys.argv[1]), key=key)

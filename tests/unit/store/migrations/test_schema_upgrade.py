@@ -37,7 +37,7 @@ STOP_IN_THE_SECOND_MIGRATION = """
 import os, sys, time
 from pathlib import Path
 from sqlalchemy import Engine, event
-from ragsvc.store.database import SqliteDatabase
+from ragsvc.store.sqlite_database import SqliteDatabase
 
 @event.listens_for(Engine, "after_cursor_execute")
 def stop(connection, cursor, statement, parameters, context, executemany):
