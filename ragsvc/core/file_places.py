@@ -66,11 +66,12 @@ def endpoint_problem(url: str) -> str | None:
     >>> endpoint_problem("http://127.0.0.1:8333"), endpoint_problem("s3.example.com")
     (None, "expected 'http://' or 'https://', a host, and optionally a port")
     """
+    expected = "expected 'http://' or 'https://', a host, and optionally a port"
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
-        valid = False
+        return expected
     if not valid or parts.path.strip("/") or parts.query or parts.fragment:
-        return "expected 'http://' or 'https://', a host, and optionally a port"
+        return expected
     return "credentials do not belong in it" if "@" in parts.netloc else None

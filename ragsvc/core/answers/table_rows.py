@@ -93,7 +93,7 @@ def _with_shared_labels(rows: Sequence[TableRow]) -> list[TableRow]:
     """
     filled: list[TableRow] = []
     for row in rows:
-        before = filled[-1].cells if filled else ()
+        before = (filled[-1] if filled else row).cells
         cells = row.cells
         is_shared = min(len(cells), len(before)) > 2 and not cells[0] and before[0]
         if is_shared and _KEY.fullmatch(cells[1]) and _KEY.fullmatch(before[1]):
