@@ -88,18 +88,18 @@ class ForkedService:
 
     def _await_ready(self, deadline: float) -> str:
         url = ""
-        client = httpx.Client(timeout=5, verify=NO_CERTIFICATES)
-        while time.monotonic() < deadline:
-            if not url:
-                line = self._out.read_text().partition("\n")
-                url = json.loads(line[0])["url"] if line[1] else ""
-            else:
-                with contextlib.suppress(httpx.TransportError):
-                    if client.get(f"{url}/readyz").status_code == 200:
-                        return url
-            if not _is_running(self.pid):
-                break
-            time.sleep(0.01)
+        with httpx.Client(timeout=5, verify=NO_CERTIFICATES) as client:
+            while time.monotonic() < deadline:
+                if not url:
+                    line = self._out.read_text().partition("\n")
+                    url = json.loads(line[0])["url"] if line[1] else ""
+                else:
+                    with contextlib.suppress(httpx.TransportError):
+                        if client.get(f"{url}/readyz").status_code == 200:
+                            return url
+                if not _is_running(self.pid):
+                    break
+                time.sleep(0.01)
         self.kill()
         raise ServiceFailed(self.errors()[-4000:])
 

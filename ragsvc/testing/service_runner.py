@@ -78,17 +78,15 @@ class RunningService:
 
     def _wait_ready(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        client = httpx.Client(base_url=self.url, timeout=5, verify=NO_CERTIFICATES)
-        while time.monotonic() < deadline:
-            try:
-                if client.get("/readyz?exclude=storage").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            if self.process.poll() is not None:
-                time.sleep(0.1)
-                raise ServiceFailed(f"exit {self.process.returncode}: {''.join(self.log)[-4000:]}")
-            time.sleep(0.02)
+        with httpx.Client(base_url=self.url, timeout=5, verify=NO_CERTIFICATES) as client:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(httpx.TransportError):
+                    if client.get("/readyz?exclude=storage").status_code == 200:
+                        return
+                if self.process.poll() is not None:
+                    time.sleep(0.1)
+                    raise ServiceFailed(f"exit {self.process.returncode}: {''.join(self.log)[-4000:]}")
+                time.sleep(0.02)
         raise ServiceFailed(f"not ready after {timeout_s} s: {''.join(self.log)[-4000:]}")
 
     def client(self, key: str, **options: object) -> httpx.Client:
