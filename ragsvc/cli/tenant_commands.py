@@ -145,7 +145,7 @@ def _show_removed(what: str, removed: dict[str, Any], console: Console, *, again
         if isinstance(value, int) and not isinstance(value, bool) and value:
             console.print(escape(f"  {name.replace('_', ' '):<15}{value}"))
     if not removed["log_emptied"]:
-        console.print("  the write-ahead log was in use; it is emptied within a minute")
+        console.print("  the database still holds deleted bytes: a file for a minute at most, PostgreSQL until VACUUM")
     for copy in removed["kept_copies"]:
         hint = f"'{again}' removes it" if again else "remove it if you no longer need it"
         console.print(escape(f"  {copy}, a copy from before an upgrade, still holds the data; {hint}"))

@@ -46,7 +46,8 @@ class DeletionReport(msgspec.Struct, kw_only=True):
     """What a deletion removed. ``uploaded_files`` did not come with a document; ``files`` are files on disk.
 
     ``log_emptied``: neither the write-ahead log nor the unallocated space of the database holds any of it; otherwise
-    readers held the log, and both are emptied within a minute. ``kept_copies``: copies of the database from before an
+    readers held the log, and both are emptied within a minute. PostgreSQL frees the space later, so there it is never
+    ``True``. ``kept_copies``: copies of the database from before an
     upgrade, which still contain the data.
     """
 

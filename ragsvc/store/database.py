@@ -110,7 +110,8 @@ class Database(ABC):
     def erase_deleted(self, *, timeout_s: float = 5.0) -> bool:
         """Overwrite what was deleted, as far as the engine leaves that to this process. Blocking.
 
-        ``False`` if this was not possible within ``timeout_s``; it is then tried again in the background.
+        ``False`` if this was not possible within ``timeout_s``, and is tried again in the background, or if it is left
+        to a server.
         """
 
     @abstractmethod

@@ -194,8 +194,8 @@ class PostgresDatabase(Database):
                 raise
 
     def erase_deleted(self, *, timeout_s: float = 5.0) -> bool:
-        """Deleted rows are the server's: it overwrites them by ``VACUUM``, and its log as it is configured."""
-        return True
+        """``False``: the server keeps deleted rows until ``VACUUM``, and its log for a time."""
+        return False
 
     def size_bytes(self) -> int:
         size = "SELECT pg_database_size(current_database())"

@@ -332,3 +332,7 @@ def test_a_server_that_does_not_exist_is_named_without_its_address() -> None:
     with pytest.raises(DatabaseUnavailable) as caught:
         PostgresDatabase("postgresql://user:secret@127.0.0.1:1/nowhere")
     assert "secret" not in caught.value.message
+
+
+def test_no_one_is_told_that_the_server_has_overwritten_deleted_rows(opened) -> None:
+    assert not opened().erase_deleted()
