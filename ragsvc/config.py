@@ -490,10 +490,11 @@ def without_credentials(url: str) -> str:
 
     >>> without_credentials("postgresql://ragsvc:secret@db.example.com:5433/ragsvc?sslpassword=secret")
     'postgresql://db.example.com:5433/ragsvc'
+    >>> without_credentials("postgresql://ragsvc:se/cr?et@db.example.com/ragsvc")
+    'postgresql://db.example.com/ragsvc'
     """
-    scheme, _, rest = url.partition("?")[0].partition("://")
-    place, slash, database = rest.partition("/")
-    return f"{scheme}://{place.rpartition('@')[2]}{slash}{database}"
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _choices(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - any annotation

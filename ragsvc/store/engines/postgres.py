@@ -60,8 +60,7 @@ class PostgresStatement:
 
     def __init__(self, statement: ClauseElement, columns: Sequence[str] | None) -> None:
         compiled = statement.compile(dialect=_DIALECT, column_keys=columns)
-        self._sql = str(compiled)
-        self._query = self._sql.encode()  # psycopg's types refuse text that is not a literal
+        self._query = str(compiled).encode()  # psycopg's types refuse text that is not a literal
         self._values: dict[str, Any] = {**(compiled.params or {})}
 
     def run(self, driver: PsycopgConnection[Any], values: Mapping[str, Any]) -> PsycopgCursor[Any]:

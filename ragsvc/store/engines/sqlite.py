@@ -28,7 +28,7 @@ class SqliteStatement:
         return driver.execute(self._sql, {**self._values, **values})
 
     def insert(self, driver: sqlite3.Connection, values: Mapping[str, Any]) -> int:
-        cursor = driver.execute(self._sql, {**self._values, **values})
+        cursor = self.run(driver, values)
         row_id = cursor.lastrowid
         cursor.close()
         return row_id or 0
