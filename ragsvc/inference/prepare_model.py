@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 import msgspec
+from anyio import CapacityLimiter
 
 from ragsvc.core.errors import EmbeddingFailed, RagsvcError
 from ragsvc.inference.factory import Runtime, open_embedder
@@ -41,36 +43,57 @@ async def prepare_model(options: PrepareOptions) -> None:
     Raises:
         EmbeddingFailed: the model does not work; the message is that of ``open_embedder``.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGSVC_")}
     try:
-        process = await anyio.open_process(
-            [sys.executable, "-m", __name__, msgspec.json.encode(options).decode()],
-            stdin=subprocess.PIPE,  # closed when this process ends, however it ends
-            stdout=subprocess.DEVNULL,
-            env={**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            start_new_session=True,  # also ends the child that runs sentence-transformers
-        )
+        process = _start(options)
     except OSError as error:
         raise EmbeddingFailed(
             f"The embedding model {options.setting} cannot be prepared: no process was started ({error.strerror})."
         ) from error
-    assert process.stderr is not None  # noqa: S101 - a pipe by default; narrows the type
     try:
-        text = b"".join([chunk async for chunk in process.stderr]).decode("utf-8", "replace")
-        code = await process.wait()
+        code, text = await anyio.to_thread.run_sync(_wait, process, limiter=CapacityLimiter(1), abandon_on_cancel=True)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
-    finally:
+            os.killpg(process.pid, signal.SIGKILL)  # also ends the thread that waits
         with anyio.CancelScope(shield=True):
-            await process.aclose()
+            await anyio.to_thread.run_sync(_end, process)
+        raise
     if code == _REFUSED:
         raise EmbeddingFailed(text.strip())
     if code:
         raise EmbeddingFailed(
             f"The embedding model {options.setting} cannot be prepared: {text[-_MESSAGE_CHARACTERS:].strip()}."
         )
+
+
+def _start(options: PrepareOptions) -> subprocess.Popen[bytes]:
+    """Start the child by ``subprocess``, in no case by the event loop.
+
+    uvloop forks and lets the child run Python before it executes the program. There, objects of the other threads end:
+    connections to the database close, and wait for ever for locks that those threads held.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGSVC_")}
+    return subprocess.Popen(  # noqa: S603 - this module
+        [sys.executable, "-m", __name__, msgspec.json.encode(options).decode()],
+        stdin=subprocess.PIPE,  # closed when this process ends, however it ends
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        start_new_session=True,  # also ends the child that runs sentence-transformers
+    )
+
+
+def _wait(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    """The exit code, and what the child wrote to its standard error."""
+    assert process.stderr is not None  # noqa: S101 - asked for above
+    with process:
+        text = process.stderr.read().decode("utf-8", "replace")
+        return process.wait(), text
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipes and wait for the exit code."""
+    with process:
+        pass
 
 
 def _end_with_parent() -> None:

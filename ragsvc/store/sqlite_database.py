@@ -46,17 +46,27 @@ _READERS: Final = 2, 4
 interpreter lock so often that the 99th percentile of their latency was a seventh higher."""
 
 
+_kept_in_fork: Final[list[Connection]] = []
+
+
 class _Reader:
     """The read connection of a thread, locked while it reads; closed when its thread or the database ends."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.lock = threading.RLock()
-        self.close = weakref.finalize(self, _close, connection)
+        self.close = weakref.finalize(self, _close, connection, os.getpid())
         self.close.atexit = False
 
 
-def _close(connection: Connection) -> None:
+def _close(connection: Connection, opened_by: int) -> None:
+    """Close a connection in the process that opened it.
+
+    A fork keeps it: the fork's other threads are gone, and SQLite would wait for ever for a lock that one of them held.
+    """
+    if os.getpid() != opened_by:
+        _kept_in_fork.append(connection)
+        return
     connection.close()
     connection.engine.dispose()
 

@@ -48,7 +48,8 @@ class RunningService:
             cwd=root,
             env=service_environment(data_dir, env),
         )
-        threading.Thread(target=self._keep_log, daemon=True).start()
+        self._log_reader = threading.Thread(target=self._keep_log, daemon=True)
+        self._log_reader.start()
         try:
             self.url = self._address(start_timeout_s)
             self._wait_ready(start_timeout_s)
@@ -107,6 +108,9 @@ class RunningService:
 
     def _reap(self, timeout_s: float = 30) -> int:
         code = self.process.wait(timeout_s)
+        self._log_reader.join(30)
+        if self._log_reader.is_alive():  # closing the pipe would wait for the reader for ever
+            raise ServiceFailed("A child of the service outlives it, and has its standard error open.")
         for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()

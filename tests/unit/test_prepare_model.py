@@ -23,6 +23,19 @@ from ragsvc.inference.prepare_model import PrepareOptions, prepare_model
 anyio.run(prepare_model, msgspec.json.decode(sys.argv[1], type=PrepareOptions))
 """
 
+FORKS = """
+import os, pathlib, sys
+import anyio, msgspec, uvloop
+from ragsvc.core.errors import EmbeddingFailed
+from ragsvc.inference.prepare_model import PrepareOptions, prepare_model
+os.register_at_fork(after_in_child=pathlib.Path(sys.argv[2]).touch)
+try:
+    options = msgspec.json.decode(sys.argv[1], type=PrepareOptions)
+    anyio.run(prepare_model, options, backend_options={"use_uvloop": True})
+except EmbeddingFailed:
+    print("failed", end="")
+"""
+
 
 def options_for(folder: Path) -> PrepareOptions:
     return PrepareOptions(setting=str(folder / "model"), data_dir=str(folder), runtime="auto", offline=True)
@@ -67,3 +80,27 @@ def test_a_process_that_cannot_be_started_is_a_failure_of_the_model(tmp_path: Pa
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
     with pytest.raises(EmbeddingFailed, match="no process was started"):
         anyio.run(prepare_model, options_for(tmp_path))
+
+
+def test_no_python_runs_between_the_fork_and_the_program(tmp_path: Path) -> None:
+    """There it would wait for the locks of threads that the fork does not have."""
+    forked = tmp_path / "forked"
+    arguments = [sys.executable, "-c", FORKS, msgspec.json.encode(options_for(tmp_path)).decode(), str(forked)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "failed"
+    assert not forked.exists()
+
+
+def test_a_cancelled_preparation_ends_its_process(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    os.mkfifo(model / "config.json")
+    (model / "modules.json").write_text('[{"type": "Transformer", "path": ""}]')
+
+    async def cancelled() -> bool:
+        with anyio.move_on_after(0.5) as scope:
+            await prepare_model(options_for(tmp_path))
+        return scope.cancelled_caught
+
+    assert anyio.run(cancelled)
+    assert processes_of(tmp_path) == []
