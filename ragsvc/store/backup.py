@@ -12,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from ragsvc.store.data_keys import is_plain_database, sync_folder
+from ragsvc.store.data_keys import is_plain_database
+from ragsvc.store.durable_names import sync_folder
 
 Connect = Callable[[Path], sqlite3.Connection]
 """Opens a database file with the driver and the key of the database that is copied."""

@@ -20,7 +20,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from ragsvc.core.errors import BackupDamaged, ConfigurationError, Conflict
-from ragsvc.store.data_keys import sync_folder
+from ragsvc.store.durable_names import sync_folder
 
 PIECE_BYTES: Final = 1 << 20
 """A multiple of SQLite's page size, so that a changed page of a database changes one piece."""

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 from ragsvc.core.errors import CryptoFailure, StorageFull, StoredDataDamaged, TooLarge
 from ragsvc.core.ids import TenantId
-from ragsvc.core.ports.file_storage import FileStorage, StoredEntry
+from ragsvc.core.ports.file_storage import FileStorage, StoredEntry, last_part
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.crypto.at_rest import READ_BYTES, EncryptedReader, EncryptingWriter, MasterKeys, decrypt_chunks
 from ragsvc.store.data_keys import DataKeys
@@ -411,7 +411,7 @@ class BlobStore:
         """SHA-256 of the stored files of a tenant; none in an encrypted store, where names reveal nothing."""
         if self._keys is not None:
             return []
-        return [entry.name.rpartition("/")[2] for entry in self.files.entries(f"{BLOBS}/{_folder_name(tenant)}")]
+        return [last_part(entry.name) for entry in self.files.entries(f"{BLOBS}/{_folder_name(tenant)}")]
 
     def remove_empty_folder(self, tenant: TenantId) -> None:
         """Remove the folder of a tenant if it has no files; its name is the name of the tenant."""

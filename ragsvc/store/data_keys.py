@@ -22,6 +22,7 @@ from ragsvc.core.errors import ConfigurationError, CryptoFailure
 from ragsvc.crypto import hpke
 from ragsvc.crypto.at_rest import EncryptedReader, MasterKey, MasterKeys, encrypt, has_two_keys
 from ragsvc.crypto.value_sealing import SealingKey
+from ragsvc.store.durable_names import sync_folder
 
 KEY_FILE_NAME: Final = "data.key"
 DATABASE_FILE_NAME: Final = "ragsvc.sqlite"
@@ -144,15 +145,6 @@ def is_plain_database(path: Path) -> bool:
             return file.read(len(_PLAIN_DATABASE)) == _PLAIN_DATABASE
     except FileNotFoundError:
         return False
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 KEY_FILE_CONTEXT: Final = _CONTEXT

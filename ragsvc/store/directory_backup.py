@@ -25,9 +25,10 @@ from ragsvc.store.backup import copy_open_database, remove_database
 from ragsvc.store.backup_archive import ArchivedFile, BackupArchive, BackupManifest
 from ragsvc.store.blob_references import BlobKey, columns_of, required_files
 from ragsvc.store.blobs import BlobStore
-from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys, sync_folder
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys
 from ragsvc.store.directory_identity import DIRECTORY_ID_FILE_NAME, directory_id, write_directory_id
 from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.durable_names import sync_folder
 from ragsvc.store.file_location import FILE_LOCATION_FILE_NAME, read_file_location
 from ragsvc.store.replay_claims import CLAIMS_FILE_NAME
 from ragsvc.store.sealing_key import FORMER_SEALING_KEY_FILE_NAME, SEALING_KEY_FILE_NAME

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ragsvc.core.errors import ConfigurationError
-from ragsvc.store.data_keys import sync_folder
+from ragsvc.store.durable_names import sync_folder
 
 DIRECTORY_ID_FILE_NAME: Final = "directory.id"
 _ID: Final = re.compile(r"[0-9a-f]{32}")

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.sql.expression import ClauseElement
 
 from ragsvc.store.database import driver_connection
-from ragsvc.store.engines import POSTGRES, SQLITE
+from ragsvc.store.engines import SQLITE, engine_of
 from ragsvc.store.engines.interface import CompiledStatement, DriverCursor
 
 
@@ -40,5 +40,5 @@ class DriverStatement:
         if connection.dialect.name == "sqlite":
             return self._of_sqlite
         if self._of_postgres is None:
-            self._of_postgres = POSTGRES.compile(self._statement, self._columns)
+            self._of_postgres = engine_of(connection).compile(self._statement, self._columns)
         return self._of_postgres

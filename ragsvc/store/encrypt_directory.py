@@ -25,8 +25,8 @@ from ragsvc.store.data_keys import (
     create_data_keys,
     is_plain_database,
     read_data_keys,
-    sync_folder,
 )
+from ragsvc.store.durable_names import sync_folder
 from ragsvc.store.file_location import require_local_files
 from ragsvc.store.file_sweep import quarantined_files
 from ragsvc.store.sqlite_database import connect_raw

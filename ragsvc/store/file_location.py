@@ -14,7 +14,7 @@ from typing import Final
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.ports.file_storage import FileStorage
 from ragsvc.store.blobs import BLOBS
-from ragsvc.store.data_keys import sync_folder
+from ragsvc.store.durable_names import sync_folder
 from ragsvc.store.local_files import LocalFiles
 
 FILE_LOCATION_FILE_NAME: Final = "files.location"

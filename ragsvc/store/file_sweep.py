@@ -20,7 +20,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from ragsvc.core.ids import TenantId
-from ragsvc.core.ports.file_storage import FileStorage, StoredEntry
+from ragsvc.core.ports.file_storage import FileStorage, StoredEntry, last_part
 from ragsvc.core.storage_faults import is_storage_fault
 from ragsvc.store.blob_references import REFERRING_TABLES
 from ragsvc.store.blobs import QUARANTINE, BlobStore, quarantined_name
@@ -104,7 +104,7 @@ def sweep(blobs: BlobStore, known: KnownFiles, *, today: date, keep_days: int) -
         return SweepReport(removed=removed, restored=restored, refused=len(unknown))
     for name in unknown:
         quarantined = blobs.quarantine(name, today)
-        logger.warning("the stored file %s belongs to no document; moved to %s", _last(name), quarantined)
+        logger.warning("the stored file %s belongs to no document; moved to %s", last_part(name), quarantined)
     expired = _expire(blobs.files, today=today, keep_days=keep_days)
     return SweepReport(removed=removed, restored=restored, quarantined=len(unknown), expired=expired)
 
@@ -137,7 +137,7 @@ def _finish_removals(
         if entry is not None and entry.modified_at <= removal.created_at + 1:
             blobs.remove(removal.tenant, removal.sha256)
             del present[name]
-            logger.info("the file %s of a deleted document was removed", _last(name))
+            logger.info("the file %s of a deleted document was removed", last_part(name))
             removed += 1
     return removed
 
@@ -159,7 +159,7 @@ def _restore(
         if found is not None:
             blobs.files.move(found, name)
             present[name] = quarantined[found]
-            logger.warning("the stored file %s belongs to a document; moved back from %s", _last(name), found)
+            logger.warning("the stored file %s belongs to a document; moved back from %s", last_part(name), found)
             restored += 1
     return restored
 
@@ -196,10 +196,6 @@ def _day_of(name: str) -> date | None:
         return date.fromisoformat(parts[_DAY_PLACE])
     except ValueError:
         return None
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def quarantined_names(files: FileStorage) -> list[str]:

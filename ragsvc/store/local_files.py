@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ragsvc.core.ports.file_storage import StoredEntry
+from ragsvc.store.durable_names import sync_folder
 
 _PART: Final = ".part"
 _FILE_NAME_LENGTH: Final = 64
@@ -59,7 +60,7 @@ class LocalFiles:
             if error.errno != errno.EXDEV:
                 raise
             _copy_durably(source, target)
-        fsync_folder(target.parent)
+        sync_folder(target.parent)
 
     @contextlib.contextmanager
     def local_copy(
@@ -97,7 +98,7 @@ class LocalFiles:
         target = self.path(name)
         if target.exists():
             target.unlink(missing_ok=True)
-            fsync_folder(target.parent)
+            sync_folder(target.parent)
 
     def move(self, source: str, target: str) -> None:
         """Durably move a file, and remove the folders that it leaves empty."""
@@ -105,7 +106,7 @@ class LocalFiles:
         new.parent.mkdir(parents=True, exist_ok=True)
         old.rename(new)
         for folder in (new.parent, new.parent.parent, new.parent.parent.parent, old.parent):
-            fsync_folder(folder)
+            sync_folder(folder)
         self._durable -= {old.parent, old.parent.parent}
         with contextlib.suppress(OSError):  # another file is in the folder
             old.parent.rmdir()
@@ -145,7 +146,7 @@ class LocalFiles:
             folder.mkdir(parents=True)
             self._durable.discard(folder)
         if folder not in self._durable:
-            fsync_folder(folder.parent)
+            sync_folder(folder.parent)
             self._durable.add(folder)
 
 
@@ -161,12 +162,3 @@ def _copy_durably(source: Path, target: Path) -> None:
     finally:
         part.unlink(missing_ok=True)
     source.unlink()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,6 +23,7 @@ from ragsvc.config import Settings
 from ragsvc.core.byte_sizes import size
 from ragsvc.core.errors import ConfigurationError, DataDirectoryLocked, RagsvcError, StorageUnavailable
 from ragsvc.core.ids import TenantId
+from ragsvc.core.ports.file_storage import last_part
 from ragsvc.inference.model_files import BUILT_IN_FINGERPRINT, read_model
 from ragsvc.store.backup import list_backups
 from ragsvc.store.blob_references import BlobKey, has_stored_anything, referenced_files, required_files
@@ -269,7 +270,7 @@ def _stored_files(blobs: BlobStore, keys: DataKeys | None, database_dir: Path, *
     required = {blobs.name(TenantId(tenant), sha256) for tenant, sha256 in needed}
     missing, unknown = sorted(required - present), sorted(present - wanted.keys())
     if missing:
-        names = ", ".join(_last(name) for name in missing[:_MANY])
+        names = ", ".join(last_part(name) for name in missing[:_MANY])
         words = f"{len(missing)} documents or files have no stored file{place}: {names}"
         yield Check("stored files", CheckState.FAIL, words)
     if is_suspicious(unknown=len(unknown), known=len(wanted), has_had_documents=has_had_documents):
@@ -291,7 +292,7 @@ def _stored_files(blobs: BlobStore, keys: DataKeys | None, database_dir: Path, *
         place = f"{blobs.files.location}/{QUARANTINE}"
         yield Check("quarantine", CheckState.WARN, f"{len(quarantined)} files without a document in {place}")
     if deep:
-        changed = [_last(name) for name in sorted(wanted.keys() & present) if not blobs.is_intact(*wanted[name])]
+        changed = [last_part(name) for name in sorted(wanted.keys() & present) if not blobs.is_intact(*wanted[name])]
         if changed:
             yield Check(
                 "file contents",
@@ -300,10 +301,6 @@ def _stored_files(blobs: BlobStore, keys: DataKeys | None, database_dir: Path, *
             )
         else:
             yield Check("file contents", CheckState.OK, "all hashes match")
-
-
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
 
 
 def texts(data_dir: Path, keys: DataKeys | None) -> Iterator[Check]:

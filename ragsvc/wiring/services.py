@@ -29,6 +29,7 @@ from ragsvc.services.access_control import Access
 from ragsvc.services.answers import AnswerService
 from ragsvc.services.attached_documents import AttachmentLimits
 from ragsvc.services.conversations import ConversationService
+from ragsvc.services.database_watch import DatabaseWatch
 from ragsvc.services.document_feed import DocumentFeed
 from ragsvc.services.document_service import DocumentService
 from ragsvc.services.early_pages import EarlyPages
@@ -208,6 +209,15 @@ def _watch_of_files(files: FileStorage, ingest: IngestService) -> dict[str, Call
         return {}
     watch = FileStorageWatch(files, [ingest.resume, ingest.file_removals.finish_all])
     return {"store of the files": watch.run}
+
+
+def _watch_of_database(
+    settings: Settings, database: Database, readiness: Readiness
+) -> dict[str, Callable[[], Awaitable[None]]]:
+    """The background task for a database server, which may be away; a file is not."""
+    if settings.database_url is None:
+        return {}
+    return {"database": DatabaseWatch(database, readiness).run}
 
 
 def _open_parsers(
@@ -522,6 +532,7 @@ async def open_services(
             "expiry of vector stores": vector_stores.run,
             "old conversations": conversations.remove_inactive,
             **_watch_of_files(blobs.files, ingest),
+            **_watch_of_database(settings, database, readiness),
         }
         if reembedding is not None:
             work["change of the embedding model"] = reembedding.run

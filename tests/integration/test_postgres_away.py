@@ -39,6 +39,16 @@ def find(client: httpx.Client, query: str) -> list[str]:
     return [hit["quote"] for hit in reply.json()["data"]]
 
 
+def wait_for_readiness(client: httpx.Client, status: int) -> dict[str, str]:
+    """The reasons that ``/readyz`` gives once it answers with ``status``."""
+    deadline = time.monotonic() + 60
+    while (reply := client.get("/readyz?exclude=storage")).status_code != status:
+        assert time.monotonic() < deadline, reply.text
+        time.sleep(0.1)
+    reasons: dict[str, str] = reply.json()["reasons"]
+    return reasons
+
+
 def ragsvc(data_dir: Path, settings: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ragsvc", *words],
@@ -76,12 +86,14 @@ def test_a_service_outlives_the_absence_of_its_database(server: PostgresServer, 
                 assert refused.json()["error"]["code"] == "database_unavailable"
                 assert int(refused.headers["retry-after"]) >= 1
             assert client.get("/livez").status_code == 200
+            assert wait_for_readiness(client, 503) == {"database": "The database cannot be reached."}
 
             server.start()
             deadline = time.monotonic() + 60
             while (reply := upload(client, "Another text about a lighthouse.")).status_code != 201:
                 assert time.monotonic() < deadline, reply.text
                 time.sleep(0.2)
+            assert wait_for_readiness(client, 200) == {}
             assert find(client, "How many lamps does the harbour master keep?")[0] == TEXT
             assert len(client.get("/v1/rag/documents").json()["data"]) == 2
     finally:

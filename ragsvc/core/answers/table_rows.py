@@ -60,7 +60,7 @@ def row_statements(passage: StoredPassage, starts: Sequence[str]) -> Iterator[Ro
         headings = [plain_text(heading) for heading in table.columns]
         scale = _SCALE.search(table.caption)
         rows = _with_shared_labels([_valid(row) for row in table.rows])
-        keys = _key_columns(rows)
+        keys: Mapping[int, bool] | None = None  # few questions name a column
         for row in rows:
             label, first = _label(row)
             if not any(row.cells[first:]):
@@ -70,6 +70,7 @@ def row_statements(passage: StoredPassage, starts: Sequence[str]) -> Iterator[Ro
             if columns and not wanted:
                 continue
             if wanted:
+                keys = _key_columns(rows) if keys is None else keys
                 label = ", ".join([label.rstrip(" :"), *_other_keys(row, first, wanted, keys=keys, starts=starts)])
             text = _statement(table, row, label, wanted or [at for at in range(first, len(row.cells)) if row.cells[at]])
             if scale is not None and scale[1].lower() not in text.lower() and not _UNSCALED.search(text):

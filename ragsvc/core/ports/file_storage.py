@@ -18,6 +18,11 @@ class StoredEntry(msgspec.Struct, frozen=True):
     modified_at: float
 
 
+def last_part(name: str) -> str:
+    """The part of a stored file's name after the last ``/``."""
+    return name.rpartition("/")[2]
+
+
 class FileStorage(Protocol):
     """Files by name: parts of letters, digits, ``-``, ``_`` and ``.``, separated by ``/``.
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from ragsvc.store.engines.interface import StatementEngine
-from ragsvc.store.engines.postgres import POSTGRES
 from ragsvc.store.engines.sqlite import SQLITE
 
-__all__ = ["POSTGRES", "SQLITE", "StatementEngine", "engine_of"]
+__all__ = ["SQLITE", "StatementEngine", "engine_of"]
 
 
 def engine_of(connection: Connection) -> StatementEngine:
     """The engine that a connection belongs to."""
-    return SQLITE if connection.dialect.name == "sqlite" else POSTGRES
+    if connection.dialect.name == "sqlite":
+        return SQLITE
+    from ragsvc.store.engines.postgres import POSTGRES  # noqa: PLC0415 - SQLAlchemy's dialect, 2 MB
+
+    return POSTGRES

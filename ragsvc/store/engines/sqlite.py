@@ -21,11 +21,11 @@ class SqliteStatement:
 
     def __init__(self, statement: ClauseElement, columns: Sequence[str] | None) -> None:
         compiled = statement.compile(dialect=sqlite.dialect(paramstyle="named"), column_keys=columns)
-        self._sql = str(compiled)
+        self._query = str(compiled)
         self._values: dict[str, Any] = {**(compiled.params or {})}
 
     def run(self, driver: sqlite3.Connection, values: Mapping[str, Any]) -> sqlite3.Cursor:
-        return driver.execute(self._sql, {**self._values, **values})
+        return driver.execute(self._query, {**self._values, **values})
 
     def insert(self, driver: sqlite3.Connection, values: Mapping[str, Any]) -> int:
         cursor = self.run(driver, values)

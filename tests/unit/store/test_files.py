@@ -140,7 +140,7 @@ def test_the_lock_is_exclusive_within_a_process_too(tmp_path: Path) -> None:
 def test_the_folders_of_a_stored_file_are_synced_before_it_counts_as_stored(tmp_path: Path, monkeypatch) -> None:
     """A folder that exists may have been made by a process that was killed before it synced it."""
     synced: list[str] = []
-    monkeypatch.setattr(local_files, "fsync_folder", lambda folder: synced.append(str(folder.relative_to(tmp_path))))
+    monkeypatch.setattr(local_files, "sync_folder", lambda folder: synced.append(str(folder.relative_to(tmp_path))))
 
     def publish(store: BlobStore, content: bytes) -> str:
         incoming = store.incoming(limit_bytes=100)

@@ -526,9 +526,9 @@ def test_requested_passages_are_found_by_their_ids(any_database: Database) -> No
         compiled = passage_rows._rows_as_json._statement.of_engine(connection)
         if not is_sqlite:
             driver.execute("SET LOCAL enable_seqscan = off")  # a small table is read whole otherwise
-        begin = "EXPLAIN QUERY PLAN " if is_sqlite else "EXPLAIN "
+        explained = f"EXPLAIN QUERY PLAN {compiled._query}" if is_sqlite else b"EXPLAIN " + compiled._query
         wanted = engine_of(connection).encode_ids([1, 2])
-        rows = driver.execute(f"{begin}{compiled._sql}", {**compiled._values, "ids": wanted}).fetchall()
+        rows = driver.execute(explained, {**compiled._values, "ids": wanted}).fetchall()
         return "\n".join(str(row[-1]) for row in rows)
 
     found = any_database.read_sync(plan)
