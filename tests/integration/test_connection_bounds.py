@@ -19,6 +19,7 @@ from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.services.request_encryption import open_encryption
 from ragsvc.web.app import create_app
 from ragsvc.web.passthrough.raw_responses import JsonBytes
+from ragsvc.web.server import http_protocol
 from ragsvc.web.server.connections import ConnectionLimits
 from ragsvc.web.server.http_server import HttpServer
 from tests.support.chat_service import Services as ChatServices
@@ -331,3 +332,26 @@ def test_no_prompt_holds_the_event_loop_for_5_ms(tmp_path, text, status):
         finally:
             served.server.should_exit = True
             served.thread.join(20)
+
+
+def test_a_client_that_sends_all_of_a_refused_body_reads_the_answer(served):
+    """The server closes after its answer: without reading on, the rest of the body would reset the connection."""
+    head = f"POST /v1/test/flood HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {served.issue()}\r\n"
+    body = b"x" * 60_000_000
+    with served.connect(f"{head}content-length: {len(body)}\r\n\r\n".encode()) as connection:
+        connection.sendall(body)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+
+
+def test_a_client_that_goes_on_after_a_refused_body_does_not_keep_its_connection(served, monkeypatch):
+    monkeypatch.setattr(http_protocol, "_LINGER_IDLE_S", 0.5)
+    head = f"POST /v1/test/flood HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {served.issue()}\r\n"
+    with served.connect(f"{head}content-length: 60000000\r\n\r\nxxx".encode()) as connection:
+        deadline = time.monotonic() + 15
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        while len(served.server.table):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

@@ -6,6 +6,8 @@ bounds it answers small requests as fast as without them, see ``scripts/bench_at
 - A head has a maximum of bytes and headers and a time in which it must be complete. A body must make progress.
 - Fields after the body (trailers, RFC 9110 §6.5.1) are dropped: nothing that arrives after a head changes how the
   request is authorised or routed.
+- After an answer that ends the connection in the middle of a body, the rest is received and dropped for a while
+  (RFC 9112 §9.6): the client, or a proxy, may still send and would lose the answer with the connection.
 - What a client can make expensive by slicing (heads, chunked bodies) is parsed in small pieces, between which other
   connections get their turn.
 """
@@ -14,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.config import Config
@@ -38,6 +41,37 @@ _MAX_CHUNK_OVERHEAD_BYTES: Final = 64 << 10
 """Bytes of chunk extensions or trailers between two pieces of a body."""
 _MIN_BODY_BYTES: Final = 1024
 """Bytes of a body that must arrive within the body timeout, unless the body ends."""
+_LINGER_S: Final = 30.0
+_LINGER_IDLE_S: Final = 5.0
+"""How long the rest of a body is dropped: in total, and without a byte of it."""
+
+
+class _LingeringTransport:
+    """A connection's transport that calls ``end`` instead of closing, until ``close_now``."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._end = end
+        self.lingers = False
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - an attribute of the transport
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self.lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing():
+            return
+        if not self._end():
+            self._transport.close()
+            return
+        self.lingers = True
+        if self._transport.can_write_eof():  # not with TLS
+            self._transport.write_eof()
+
+    def close_now(self) -> None:
+        self._transport.close()
 
 
 class _HeldFlowControl(FlowControl):
@@ -109,12 +143,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._last_body_at = 0.0
         self._write_paused_at: float | None = None
         self._closing_at: float | None = None
+        self._lingering: _LingeringTransport
+        self._lingers_since = 0.0
 
     # -- life of the connection -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         self.flow = self._held_flow = _HeldFlowControl(transport)
+        self._lingering = _LingeringTransport(transport, self._linger)
+        self.transport = cast("asyncio.Transport", self._lingering)
         if self.client and self.client[0] not in self._trusted:
             self.address = client_network(self.client[0])
         self._waits_since = now = self.loop.time()
@@ -129,16 +167,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unparsed = b""
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        if self._lingering.lingers:
+            self._lingering.close_now()
+        else:
+            super().shutdown()
+
     def make_room(self) -> None:
         self.transport.abort()
 
     def body_stalled_s(self, now: float) -> float:
+        if self._lingering.lingers:
+            return now - self._last_body_at
         return now - self._last_body_at if self._awaits_body() else 0.0
 
     def check(self, now: float) -> None:
         """Close the connection if a timeout has passed."""
         limits = self._limits
-        if self.transport.is_closing():
+        if self._lingering.lingers and not self._closing_at:
+            if now - self._lingers_since > _LINGER_S or now - self._last_body_at > _LINGER_IDLE_S:
+                self._closing_at = now
+                self._lingering.close_now()
+        elif self.transport.is_closing():
             self._closing_at = self._closing_at or now
             if now - self._closing_at > limits.send_timeout_s:  # the client does not read what was sent last
                 self.transport.abort()
@@ -176,10 +226,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _awaits_body(self) -> bool:
         return self._has_request() and self.cycle.more_body and not self.flow.read_paused
 
+    def _linger(self) -> bool:
+        """Whether the connection ends in the middle of a body; its rest is dropped from now on."""
+        if self.cycle is None or not self.cycle.more_body:  # pyright: ignore[reportUnnecessaryComparison]  # None before the first request
+            return False
+        self._lingers_since = self._last_body_at = self.loop.time()
+        self._unparsed, self._parsed_to = b"", 0
+        self._held_flow.release()
+        self.flow.resume_reading()
+        return True
+
     # -- bytes of the client --------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._unparsed:
+        if self._lingering.lingers:
+            self._last_body_at = self.loop.time()
+        elif self._unparsed:
             self._unparsed = self._unparsed[self._parsed_to :] + data
             self._parsed_to = 0
         elif len(data) <= _PIECE_BYTES:
