@@ -676,6 +676,32 @@ def rotate_key(
     execute(command, as_json=as_json)
 
 
+@app.command("migrate-to")
+def migrate_to(
+    database: Annotated[
+        str | None,
+        typer.Argument(metavar="[URL|directory]", help="The database for the rows: postgresql://…, or 'directory'."),
+    ] = None,
+    files: Annotated[
+        str | None,
+        typer.Option(metavar="URL|directory", help="The place for the files: s3://…, file:///…, or 'directory'."),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Copy all rows again, instead of going on with an interrupted move.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Move rows to another database, and files to another place, or back. No service may be running."""
+
+    async def command(output: Output) -> None:
+        from ragsvc.cli.move import migrate  # noqa: PLC0415 - keeps other commands fast
+
+        await migrate(Target(data_dir=data_dir), output, database=database, files=files, from_scratch=from_scratch)
+
+    execute(command, as_json=as_json)
+
+
 @app.callback(invoke_without_command=True)
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,

@@ -48,16 +48,30 @@ def claim_files(files: FileStorage, data_dir: Path, identity: str) -> None:
             else, which would be missing.
         StorageUnavailable: it cannot be used.
     """
+    if _read_owner(files) is None:
+        _refuse_to_lose_files(files, data_dir)
+    own_place(files, data_dir, identity)
+    note_location(data_dir, files)
+
+
+def own_place(files: FileStorage, data_dir: Path, identity: str) -> None:
+    """Write to a place elsewhere that its files are those of this data directory. Raises as ``claim_files``."""
     owner = _read_owner(files)
     if owner is None:
-        _refuse_to_lose_files(files, data_dir)
         _write_owner(files, data_dir, identity)
         owner = _read_owner(files)  # another process may have claimed it meanwhile
     if owner != identity:
         raise ConfigurationError(
             [f"files_url: {files.location} holds the files of another data directory; choose another prefix or folder"]
         )
-    if read_file_location(data_dir) != files.location:
+
+
+def note_location(data_dir: Path, files: FileStorage) -> None:
+    """Note in a data directory where its files are."""
+    if not files.is_elsewhere:
+        (data_dir / FILE_LOCATION_FILE_NAME).unlink(missing_ok=True)
+        sync_folder(data_dir)
+    elif read_file_location(data_dir) != files.location:
         _write_location(data_dir, files.location)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ragsvc.config import Settings
 from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
+from ragsvc.store.moved_rows import require_all_rows
 
 logger = logging.getLogger(__name__)
 
@@ -18,9 +19,22 @@ def open_database(
     """Open the database; ``make_room`` is called when the disk of the file is full.
 
     Raises:
-        ConfigurationError: the database cannot be used by this release.
+        ConfigurationError: the database cannot be used by this release, or its rows are in another one.
         DatabaseUnavailable: the server cannot be reached.
     """
+    database = connect_database(settings, keys, make_room=make_room)
+    try:
+        database.read_sync(require_all_rows)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def connect_database(
+    settings: Settings, keys: DataKeys | None, *, make_room: Callable[[], bool] = lambda: False
+) -> Database:
+    """As ``open_database``, also a database whose rows are being moved or were."""
     if settings.database_url is None:
         from ragsvc.store.sqlite_database import SqliteDatabase  # noqa: PLC0415 - one of the two is needed
 

@@ -70,6 +70,18 @@ class StatementEngine(Protocol):
         """Make the log of each collection commit in the order of its positions, until the transaction ends."""
         ...
 
+    def can_hold(self, value: str) -> bool:
+        """Whether a column of texts can hold a text."""
+        ...
+
+    def last_given_id(self, connection: Connection, table: Table) -> int:
+        """The highest id that was given to a row, also to one that was deleted; 0 if the engine counts no ids."""
+        ...
+
+    def continue_ids(self, connection: Connection, table: Table, last: int) -> None:
+        """Give higher ids than ``last`` from now on."""
+        ...
+
     def has_given_ids(self, connection: Connection, tables: Sequence[str]) -> bool:
         """Whether one of the tables ever had a row."""
         ...

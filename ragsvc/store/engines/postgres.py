@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
 
 from ragsvc.store.engines.constructs import BeginningOf, IsRequested, NumberedTexts, PartBefore, RowsAsJson, TextOfBytes
+from ragsvc.store.text_integrity import is_readable
 
 if TYPE_CHECKING:
     from psycopg import Connection as PsycopgConnection
@@ -106,11 +107,33 @@ class PostgresEngine:
         for collection_id in sorted(set(collection_ids)):
             connection.execute(_LOCK_LOG, {"key": _LOG_LOCKS, "collection": collection_id})
 
+    def can_hold(self, value: str) -> bool:
+        return "\0" not in value and is_readable(value)
+
+    def last_given_id(self, connection: Connection, table: Table) -> int:
+        sequence = _sequence_of(table)
+        if sequence is None:
+            return 0
+        last, is_called = connection.execute(text(f"SELECT last_value, is_called FROM {sequence}")).one()  # noqa: S608 - a name of ours
+        return int(last) if is_called else 0
+
+    def continue_ids(self, connection: Connection, table: Table, last: int) -> None:
+        sequence = _sequence_of(table)
+        if sequence is not None:
+            values = {"sequence": sequence, "last": last}
+            connection.execute(text("SELECT setval(CAST(:sequence AS regclass), :last)"), values)
+
     def has_given_ids(self, connection: Connection, tables: Sequence[str]) -> bool:
         return any(
             connection.execute(text(f"SELECT is_called FROM {table}_id_seq")).scalar_one()  # noqa: S608 - names of tables
             for table in tables
         )
+
+
+def _sequence_of(table: Table) -> str | None:
+    """The sequence of a table's ids, by the name that PostgreSQL gives it."""
+    column = table.autoincrement_column
+    return None if column is None else f"{table.name}_{column.name}_seq"
 
 
 POSTGRES: Final = PostgresEngine()

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Insert, Table, insert
+from sqlalchemy import Connection, Insert, Table, func, insert, select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
 
 from ragsvc.store.engines.constructs import BeginningOf, IsRequested, NumberedTexts, PartBefore, RowsAsJson, TextOfBytes
+from ragsvc.store.text_integrity import is_readable
 
 
 class SqliteStatement:
@@ -58,11 +59,31 @@ class SqliteEngine:
     def lock_logs(self, connection: Connection, collection_ids: Iterable[int]) -> None:
         """A transaction that writes holds the write lock of the file from its beginning: no other one commits."""
 
+    def can_hold(self, value: str) -> bool:
+        return is_readable(value)
+
+    def last_given_id(self, connection: Connection, table: Table) -> int:
+        column = table.autoincrement_column
+        if column is None:
+            return 0
+        highest = connection.execute(select(func.max(column))).scalar_one() or 0
+        counted = connection.execute(_LAST_ID, {"name": table.name}).scalar_one_or_none() or 0
+        return max(highest, counted)
+
+    def continue_ids(self, connection: Connection, table: Table, last: int) -> None:
+        """Without AUTOINCREMENT, SQLite takes the number after the highest id there is."""
+        if table.dialect_options["sqlite"]["autoincrement"]:
+            connection.execute(_FORGET_IDS, {"name": table.name})
+            connection.execute(_CONTINUE_IDS, {"name": table.name, "last": last})
+
     def has_given_ids(self, connection: Connection, tables: Sequence[str]) -> bool:
         return has_given_ids(connection.connection.driver_connection, tables)
 
 
 SQLITE: Final = SqliteEngine()
+_LAST_ID: Final = text("SELECT seq FROM sqlite_sequence WHERE name = :name")
+_FORGET_IDS: Final = text("DELETE FROM sqlite_sequence WHERE name = :name")
+_CONTINUE_IDS: Final = text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :last)")
 
 
 def has_given_ids(driver: Any, tables: Sequence[str]) -> bool:  # noqa: ANN401 - a connection of sqlite3 or SQLCipher
@@ -85,8 +106,8 @@ def _rows_as_json(element: RowsAsJson, compiler: SQLCompiler, **options: Any) ->
 
 @compiles(NumberedTexts, "sqlite")
 def _numbered_texts(element: NumberedTexts, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401
-    number, text = (compiler.process(part, **options) for part in element.clauses)
-    return f"CAST(group_concat(CAST({number} AS TEXT) || ' ' || {text}, char(0)) AS BLOB)"
+    number, content = (compiler.process(part, **options) for part in element.clauses)
+    return f"CAST(group_concat(CAST({number} AS TEXT) || ' ' || {content}, char(0)) AS BLOB)"
 
 
 @compiles(TextOfBytes, "sqlite")

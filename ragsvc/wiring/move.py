@@ -1,0 +1,156 @@
+"""Moves the rows of a data directory to another database, and its files to another place, and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from sqlalchemy import Table
+
+from ragsvc.config import Settings
+from ragsvc.core.errors import ConfigurationError
+from ragsvc.core.ports.file_storage import FileStorage
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
+from ragsvc.store.database import Database
+from ragsvc.store.directory_identity import directory_id
+from ragsvc.store.directory_lock import DataDirectoryLock
+from ragsvc.store.file_copy import CopiedFiles, copy_files, stored_files
+from ragsvc.store.file_location import note_location, own_place, require_local_files
+from ragsvc.store.local_files import LocalFiles
+from ragsvc.store.moved_rows import GONE, INCOMPLETE, read_note, remove_note, write_note
+from ragsvc.store.table_copy import (
+    CopiedTable,
+    all_tables,
+    copy_table,
+    count_rows,
+    is_empty,
+    remove_all_rows,
+    require_known_tables,
+)
+from ragsvc.wiring.file_storage import CACHE_FOLDER_NAME, connect_file_storage
+from ragsvc.wiring.open_database import connect_database
+
+_IDENTITY_DIGITS: Final = 15
+"""Hexadecimal digits of a directory's id that fit into an integer column."""
+
+Show = Callable[[str, int, int], None]
+"""Called with what is copied, and how much of how much."""
+
+
+class MoveResult(msgspec.Struct, frozen=True):
+    """What was moved; ``files`` is ``None`` if they stay where they are, ``tables`` if the rows do."""
+
+    tables: list[CopiedTable] | None
+    files: CopiedFiles | None
+
+
+def move(present: Settings, future: Settings, *, from_scratch: bool, show: Show) -> MoveResult:
+    """Move what ``future`` has elsewhere than ``present``. Blocking.
+
+    Files are copied first. The former database and files keep what they have; the former database is marked, so that no
+    service uses it. What was interrupted goes on where it stopped; ``from_scratch`` copies all rows again.
+
+    Raises:
+        ConfigurationError: a database or place cannot be used, holds the data of another directory, or cannot hold the
+            rows.
+        DataDirectoryLocked: a service uses the directory or one of the databases.
+    """
+    lock = DataDirectoryLock(present.data_dir)
+    lock.acquire()
+    try:
+        keys = present.open_data_keys()
+        files = _move_files(present, future, show) if future.files_url != present.files_url else None
+        tables = None
+        if future.database_url != present.database_url:
+            tables = _move_rows(present, future, keys, from_scratch=from_scratch, show=show)
+        return MoveResult(tables, files)
+    finally:
+        lock.release()
+
+
+def _identity(data_dir: Path) -> str:
+    identity = directory_id(data_dir)
+    if identity is None:
+        raise ConfigurationError([f"{data_dir} cannot be written"])
+    return identity
+
+
+# -- rows ------------------------------------------------------------------------------------------------------
+
+
+def _move_rows(
+    present: Settings, future: Settings, keys: DataKeys | None, *, from_scratch: bool, show: Show
+) -> list[CopiedTable]:
+    number = int(_identity(present.data_dir)[:_IDENTITY_DIGITS], 16)
+    if present.database_url is None and not (present.data_dir / DATABASE_FILE_NAME).is_file():
+        raise ConfigurationError([f"{present.data_dir} has no database"])
+    with _claimed(present, keys) as source, _claimed(future, keys) as target:
+        require_known_tables(source)
+        _prepare(source, target, number, from_scratch=from_scratch)
+        copied = [_copy(source, target, table, show) for table in all_tables()]
+        source.write_sync(lambda connection: write_note(connection, GONE, int(time.time())))
+        target.write_sync(lambda connection: remove_note(connection, INCOMPLETE))
+    return copied
+
+
+@contextmanager
+def _claimed(settings: Settings, keys: DataKeys | None) -> Generator[Database]:
+    with ExitStack() as stack:
+        database = connect_database(settings, keys)
+        stack.callback(database.close)
+        database.claim_service()
+        yield database
+
+
+def _prepare(source: Database, target: Database, number: int, *, from_scratch: bool) -> None:
+    """Mark the target as incomplete, or refuse it."""
+    begun = target.read_sync(lambda connection: read_note(connection, INCOMPLETE))
+    if source.read_sync(lambda connection: read_note(connection, INCOMPLETE)) is not None:
+        raise ConfigurationError(["the present database holds a part of the rows only: a move to it was interrupted"])
+    if begun is None and source.read_sync(lambda connection: read_note(connection, GONE)) is not None:
+        raise ConfigurationError(["the rows of the present database were moved to another one already"])
+    if begun not in (None, number):
+        raise ConfigurationError(["the other database holds a part of the rows of another data directory"])
+    was_left = target.read_sync(lambda connection: read_note(connection, GONE)) is not None
+    if begun is None and not was_left and not is_empty(target):
+        raise ConfigurationError(["the other database has rows already: name an empty one"])
+    target.write_sync(lambda connection: write_note(connection, INCOMPLETE, number))
+    if was_left or from_scratch:
+        remove_all_rows(target)
+        target.write_sync(lambda connection: remove_note(connection, GONE))
+
+
+def _copy(source: Database, target: Database, table: Table, show: Show) -> CopiedTable:
+    total = count_rows(source, table)
+    return copy_table(source, target, table, copied=lambda done: show(table.name, done, total))
+
+
+# -- files -----------------------------------------------------------------------------------------------------
+
+
+def _move_files(present: Settings, future: Settings, show: Show) -> CopiedFiles:
+    identity = _identity(present.data_dir)
+    source, target = _place(present), _place(future)
+    if not source.is_elsewhere:
+        require_local_files(present.data_dir)
+    if target.is_elsewhere:
+        own_place(target, present.data_dir, identity)
+    total = len(stored_files(source))
+    copied = copy_files(
+        source,
+        target,
+        work_folder=present.data_dir / "uploads",
+        copied=lambda done: show("files", done, total),
+    )
+    note_location(present.data_dir, target)
+    return copied
+
+
+def _place(settings: Settings) -> FileStorage:
+    if settings.files_url is None:
+        return LocalFiles(settings.data_dir)  # also if its files are elsewhere at the moment
+    return connect_file_storage(settings, cache_folder=settings.data_dir / CACHE_FOLDER_NAME)
