@@ -44,7 +44,7 @@ async def prepare_model(options: PrepareOptions) -> None:
         EmbeddingFailed: the model does not work; the message is that of ``open_embedder``.
     """
     try:
-        process = _start(options)
+        process = await anyio.to_thread.run_sync(_start, options)
     except OSError as error:
         raise EmbeddingFailed(
             f"The embedding model {options.setting} cannot be prepared: no process was started ({error.strerror})."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 import anyio
@@ -10,6 +11,8 @@ from sqlalchemy import Connection, text
 from ragsvc.core.errors import DatabaseUnavailable
 from ragsvc.core.readiness import Readiness
 from ragsvc.store.database import Database
+
+logger = logging.getLogger(__name__)
 
 DATABASE: Final = "database"
 """The name of this part in ``/readyz``."""
@@ -32,13 +35,14 @@ class DatabaseWatch:
             await self.check()
 
     async def check(self) -> None:
-        """Ask once."""
+        """Ask once. Another failure than that of the connection is logged, and the next call asks again."""
         try:
             await self._database.read(_ask)
+            self._readiness.clear(DATABASE)
         except DatabaseUnavailable:
             self._readiness.block(DATABASE, _AWAY)
-        else:
-            self._readiness.clear(DATABASE)
+        except Exception:
+            logger.exception("The database could not be asked; this is tried again.")
 
 
 def _ask(connection: Connection) -> None:

@@ -38,6 +38,7 @@ _MARKED: Final = ("collections", "name")
 """The column with names that the service itself gives. They begin with the engine's mark, here with SQLite's."""
 
 _Row = dict[str, Any]
+_state = tables.table_of(tables.ServiceStateRow)
 
 
 class CopiedTable(msgspec.Struct, frozen=True):
@@ -74,8 +75,9 @@ def remove_all_rows(database: Database) -> None:
     """Delete all rows in one transaction, except the notes about a move."""
 
     def remove(connection: Connection) -> None:
-        for table in reversed(all_tables()):
-            connection.execute(_without_notes(delete(table), table))
+        others = [table for table in reversed(all_tables()) if table is not _state]
+        engine_of(connection).remove_all(connection, others)
+        connection.execute(_without_notes(delete(_state), _state))
 
     database.write_sync(remove)
 
@@ -179,4 +181,4 @@ def _change_marks(table: Table, rows: list[_Row], former: str, new: str) -> None
 
 def _without_notes(statement: Any, table: Table) -> Any:  # noqa: ANN401 - a select or delete
     """A statement about all rows but the notes about a move."""
-    return statement.where(table.c.name.not_in(MOVE_NOTES)) if table.name == "service_state" else statement
+    return statement.where(table.c.name.not_in(MOVE_NOTES)) if table is _state else statement

@@ -70,6 +70,10 @@ class StatementEngine(Protocol):
         """Make the log of each collection commit in the order of its positions, until the transaction ends."""
         ...
 
+    def remove_all(self, connection: Connection, tables: Sequence[Table]) -> None:
+        """Delete all rows of the tables, each of which stands before those that it refers to."""
+        ...
+
     def can_hold(self, value: str) -> bool:
         """Whether a column of texts can hold a text."""
         ...

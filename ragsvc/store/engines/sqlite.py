@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Insert, Table, func, insert, select, text
+from sqlalchemy import Connection, Insert, Table, delete, func, insert, select, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -58,6 +58,10 @@ class SqliteEngine:
 
     def lock_logs(self, connection: Connection, collection_ids: Iterable[int]) -> None:
         """A transaction that writes holds the write lock of the file from its beginning: no other one commits."""
+
+    def remove_all(self, connection: Connection, tables: Sequence[Table]) -> None:
+        for table in tables:
+            connection.execute(delete(table))
 
     def can_hold(self, value: str) -> bool:
         return is_readable(value)
