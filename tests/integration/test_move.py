@@ -148,7 +148,7 @@ from ragsvc.wiring.move import move
 def show(what, done, total):
     if what == sys.argv[2] and done:
         os._exit(9)
-present = Settings.from_env()
+present = Settings.from_env(os.environ)
 move(present, msgspec.structs.replace(present, database_url=sys.argv[1]), from_scratch=False, show=show)
 """
 
