@@ -9,7 +9,6 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ragsvc.cli.failures import usage_error
@@ -75,12 +74,17 @@ def _print(result: MoveResult, future: Settings, console: Console) -> None:
     if result.files is not None:
         files = result.files
         console.print(f"{files.files} files ({size(files.size_bytes)}) are in the new place, compared by SHA-256.")
-        console.print(escape(_setting("RAGSVC_FILES_URL", future.files_url)))
+        if files.others:
+            console.print(
+                f"{files.others} more files in the new place belong to no document: the start quarantines them."
+            )
+        console.print(_setting("RAGSVC_FILES_URL", future.files_url))
     if result.tables is not None:
         rows = sum(table.rows for table in result.tables)
         console.print(f"{rows} rows of {len(result.tables)} tables are in the new database, compared by SHA-256.")
-        console.print(escape(_setting("RAGSVC_DATABASE_URL", future.redacted()["database_url"])))
+        console.print(_setting("RAGSVC_DATABASE_URL", future.database_url))
 
 
 def _setting(name: str, url: str | None) -> str:
-    return f"Unset {name} before the next start." if url is None else f"Set {name}={url} before the next start."
+    """The URL is not shown: it may have a password."""
+    return f"{'Unset' if url is None else 'Set'} {name}{'' if url is None else ' to this place'} before the next start."

@@ -26,6 +26,8 @@ class CopiedFiles(msgspec.Struct):
     size_bytes: int = 0
     sent: int = 0
     """Files that the target lacked."""
+    others: int = 0
+    """Files that the target has and the source lacks, of documents that were deleted since an earlier move."""
 
 
 def stored_files(files: FileStorage) -> list[StoredEntry]:
@@ -45,7 +47,9 @@ def copy_files(
         StorageUnavailable: one of the places cannot be used.
     """
     total = CopiedFiles()
-    for entry in stored_files(source):
+    work_folder.mkdir(parents=True, exist_ok=True)
+    entries = stored_files(source)
+    for entry in entries:
         with source.local_copy(entry.name, verify=lambda _: None, fresh=True) as path:
             wanted = _sha256(path)
             if not _has(target, entry, wanted):
@@ -56,6 +60,8 @@ def copy_files(
         total.files += 1
         total.size_bytes += entry.size_bytes
         copied(total.files)
+    names = {entry.name for entry in entries}
+    total.others = sum(entry.name not in names for entry in stored_files(target))
     return total
 
 

@@ -54,13 +54,44 @@ def claim_files(files: FileStorage, data_dir: Path, identity: str) -> None:
     note_location(data_dir, files)
 
 
-def own_place(files: FileStorage, data_dir: Path, identity: str) -> None:
-    """Write to a place elsewhere that its files are those of this data directory. Raises as ``claim_files``."""
+def own_place(files: FileStorage, data_dir: Path, identity: str, *, is_complete: bool = True) -> None:
+    """Write to a place elsewhere that its files are those of this data directory, all of them or not yet.
+
+    Raises:
+        ConfigurationError: it belongs to another data directory; or it has a part of the files, and ``is_complete``.
+        StorageUnavailable: it cannot be used.
+    """
+    wanted, owner = _owner_text(identity, is_complete), _read_owner(files)
+    if owner is None or (not is_complete and owner == identity):
+        _write_owner(files, data_dir, wanted)
+        owner = _read_owner(files)  # another process may have claimed it meanwhile
+    _refuse_other(files, owner, identity)
+    if owner != wanted:
+        problem = f"files_url: {files.location} has a part of the files, because a move was interrupted"
+        raise ConfigurationError([f"{problem}: run 'ragsvc migrate-to' again"])
+
+
+def complete_place(files: FileStorage, data_dir: Path, identity: str) -> None:
+    """Note that a place which ``own_place`` has marked as not complete has all files."""
+    _write_owner(files, data_dir, identity)
+
+
+def require_own_place(files: FileStorage, identity: str) -> None:
+    """Raise ``ConfigurationError`` unless a place elsewhere has all files of this data directory."""
     owner = _read_owner(files)
     if owner is None:
-        _write_owner(files, data_dir, identity)
-        owner = _read_owner(files)  # another process may have claimed it meanwhile
+        raise ConfigurationError([f"files_url: {files.location} holds no files of a data directory, or is not mounted"])
+    _refuse_other(files, owner, identity)
     if owner != identity:
+        raise ConfigurationError([f"files_url: {files.location} has a part of the files: a move to it was interrupted"])
+
+
+def _owner_text(identity: str, is_complete: bool) -> str:  # noqa: FBT001 - private
+    return identity if is_complete else f"{identity} incomplete"
+
+
+def _refuse_other(files: FileStorage, owner: str | None, identity: str) -> None:
+    if owner not in (identity, _owner_text(identity, is_complete=False)):
         raise ConfigurationError(
             [f"files_url: {files.location} holds the files of another data directory; choose another prefix or folder"]
         )
@@ -98,7 +129,7 @@ def _read_owner(files: FileStorage) -> str | None:
 def _write_owner(files: FileStorage, data_dir: Path, identity: str) -> None:
     written = _write_synced(data_dir, f"{OWNER}.{secrets.token_hex(8)}.new", identity)
     try:
-        files.put(written, OWNER, is_intact=lambda: True)
+        files.put(written, OWNER, is_intact=lambda: False)
     finally:
         written.unlink(missing_ok=True)
 

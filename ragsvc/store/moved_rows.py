@@ -18,7 +18,9 @@ INCOMPLETE: Final = "rows are being moved here"
 """Its value is a number of the data directory whose rows they are."""
 GONE: Final = "rows were moved elsewhere"
 """Its value is the Unix time of the move."""
-MOVE_NOTES: Final = (INCOMPLETE, GONE)
+LEFT_BY: Final = "the data directory of the rows that were moved"
+"""Its value is the number of that directory."""
+MOVE_NOTES: Final = (INCOMPLETE, GONE, LEFT_BY)
 _state = table_of(ServiceStateRow)
 
 

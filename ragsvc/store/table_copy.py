@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Column, Connection, Table, delete, func, insert, inspect, select, tuple_
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from ragsvc.core.errors import ConfigurationError
@@ -46,6 +47,7 @@ class CopiedTable(msgspec.Struct, frozen=True):
 
     name: str
     rows: int
+    sha256: str
 
 
 def all_tables() -> list[Table]:
@@ -96,17 +98,29 @@ def copy_table(source: Database, target: Database, table: Table, *, copied: Call
     copied(done)
     while rows := source.read_sync(partial(_rows_after, table=table, last=last)):
         last = _key(table, rows[-1])
-        target.write_sync(partial(_insert, table=table, rows=rows))
+        try:
+            target.write_sync(partial(_insert, table=table, rows=rows))
+        except IntegrityError as error:  # a row that was copied before is gone, and another has its place
+            raise _changed(table) from error
         done += len(rows)
         copied(done)
     last_id = source.read_sync(lambda connection: engine_of(connection).last_given_id(connection, table))
     if last_id:
         target.write_sync(lambda connection: engine_of(connection).continue_ids(connection, table, last_id))
-    if digest(source, table) != (found := digest(target, table)):
-        raise ConfigurationError(
-            [f"the rows of {table.name} differ: they were changed since the move began; run it with --from-scratch"]
-        )
-    return CopiedTable(table.name, found[0])
+    found = CopiedTable(table.name, *digest(target, table))
+    require_same(source, table, found)
+    return found
+
+
+def require_same(database: Database, table: Table, copied: CopiedTable) -> None:
+    """Raise ``ConfigurationError`` if a table has other rows than its copy."""
+    if digest(database, table) != (copied.rows, copied.sha256):
+        raise _changed(table)
+
+
+def _changed(table: Table) -> ConfigurationError:
+    problem = f"the rows of {table.name} differ: they were changed since the move began"
+    return ConfigurationError([f"{problem}; run it with --from-scratch"])
 
 
 def digest(database: Database, table: Table) -> tuple[int, str]:

@@ -15,6 +15,7 @@ bounds it answers small requests as fast as without them, see ``scripts/bench_at
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -68,7 +69,13 @@ class _LingeringTransport:
             return
         self.lingers = True
         if self._transport.can_write_eof():  # not with TLS
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the client has reset the connection
+                self._transport.write_eof()
+
+    def write(self, data: bytes) -> None:
+        """What an application goes on to write is dropped, as after any close."""
+        if not self.lingers:
+            self._transport.write(data)
 
     def close_now(self) -> None:
         self._transport.close()
@@ -178,7 +185,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def body_stalled_s(self, now: float) -> float:
         if self._lingering.lingers:
-            return now - self._last_body_at
+            return now - self._lingers_since
         return now - self._last_body_at if self._awaits_body() else 0.0
 
     def check(self, now: float) -> None:
@@ -228,8 +235,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _linger(self) -> bool:
         """Whether the connection ends in the middle of a body; its rest is dropped from now on."""
-        if self.cycle is None or not self.cycle.more_body:  # pyright: ignore[reportUnnecessaryComparison]  # None before the first request
+        if self._in_head or self.cycle is None or not self.cycle.more_body:  # pyright: ignore[reportUnnecessaryComparison]  # None before the first request
             return False
+        if not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self._lingers_since = self._last_body_at = self.loop.time()
         self._unparsed, self._parsed_to = b"", 0
         self._held_flow.release()

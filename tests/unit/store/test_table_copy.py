@@ -100,6 +100,11 @@ def test_a_copy_goes_on_after_the_last_row_and_notices_a_change(both) -> None:
     own.write_sync(lambda connection: connection.execute(text("UPDATE documents SET filename = 'other' WHERE id = 1")))
     with pytest.raises(ConfigurationError, match="documents differ"):
         copy_table(own, server, documents, copied=lambda _: None)
+    for name in ("documents", "files"):
+        own.write_sync(lambda connection, each=name: connection.execute(text(f"DELETE FROM {each}")))
+    add(own, "a")
+    with pytest.raises(ConfigurationError, match="documents differ"):  # the server has another row with the hash
+        copy_table(own, server, documents, copied=lambda _: None)
 
 
 def test_a_text_that_the_server_cannot_hold_is_named_and_not_quoted(both) -> None:
