@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table
 from ragsvc.config import Settings
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.core.ports.file_storage import FileStorage
-from ragsvc.store.data_keys import DATABASE_FILE_NAME, DataKeys
+from ragsvc.store.data_keys import DATABASE_FILE_NAME, KEY_FILE_NAME, DataKeys
 from ragsvc.store.database import Database
 from ragsvc.store.directory_identity import directory_id
 from ragsvc.store.directory_lock import DataDirectoryLock
@@ -90,7 +90,7 @@ def _require_used(settings: Settings) -> None:
     """Refuse a directory that no service has used: a name typed wrong would move the rows of a database into it."""
     names = [DATABASE_FILE_NAME]
     if settings.database_url is not None:
-        names = [SEALING_KEY_FILE_NAME, FORMER_SEALING_KEY_FILE_NAME]
+        names = [SEALING_KEY_FILE_NAME, FORMER_SEALING_KEY_FILE_NAME, KEY_FILE_NAME]
     if not any((settings.data_dir / name).is_file() for name in names):
         raise ConfigurationError(
             [f"{settings.data_dir} is not the data directory of a service: name it with --data-dir"]

@@ -100,8 +100,8 @@ def test_a_copy_goes_on_after_the_last_row_and_notices_a_change(both) -> None:
     own.write_sync(lambda connection: connection.execute(text("UPDATE documents SET filename = 'other' WHERE id = 1")))
     with pytest.raises(ConfigurationError, match="documents differ"):
         copy_table(own, server, documents, copied=lambda _: None)
-    for name in ("documents", "files"):
-        own.write_sync(lambda connection, each=name: connection.execute(text(f"DELETE FROM {each}")))
+    for statement in ("DELETE FROM documents", "DELETE FROM files"):
+        own.write_sync(lambda connection, each=statement: connection.execute(text(each)))
     add(own, "a")
     with pytest.raises(ConfigurationError, match="documents differ"):  # the server has another row with the hash
         copy_table(own, server, documents, copied=lambda _: None)
