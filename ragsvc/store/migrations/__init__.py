@@ -17,8 +17,9 @@ How to add a migration:
    not see these options.
 6. Do not commit and do not set pragmas: all pending migrations run in one transaction. At its end, an upgrade is
    refused if more rows than before refer to missing rows.
-7. Run ``pytest tests/unit/store/migrations``: it compares the migrated schema with the models.
-8. Add a test that upgrades a file with rows from the revision before, if rows are changed.
+7. Run ``python -m ragsvc.store.migrations.newest``: it records the schema that new SQLite files get.
+8. Run ``pytest tests/unit/store/migrations``: it compares the migrated schema with the models and the recorded one.
+9. Add a test that upgrades a file with rows from the revision before, if rows are changed.
 
 There is no ``downgrade``. ``schema`` copies the file before an upgrade; docs/howto/back-up.md describes how to restore
 the copy. The write-ahead log of the upgraded file and the index snapshots must be removed first.

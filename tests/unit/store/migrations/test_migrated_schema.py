@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -18,9 +19,12 @@ from sqlmodel import SQLModel
 
 import ragsvc.store
 from ragsvc.store.migrations import FOLDER, revisions
+from ragsvc.store.migrations.newest import FILE_NAME, newest_statements, write_statements
 from ragsvc.store.migrations.run import upgrade
 from ragsvc.store.postgres_database import _open_engine
-from ragsvc.store.sqlite_database import SqliteDatabase
+from ragsvc.store.schema import prepare_schema, read_revision
+from ragsvc.store.sqlite_database import SqliteDatabase, connect_raw
+from ragsvc.store.sqlite_database import _open_engine as open_sqlite_engine
 from tests.support.old_data_directories import OldDirectory
 from tests.support.postgres_server import PostgresServer
 
@@ -35,6 +39,22 @@ def schema(path: Path) -> dict[str, str]:
     return {
         name: " ".join((sql or "").split()) for name, sql in rows if not name.startswith("sqlite_autoindex_alembic")
     }
+
+
+def everything(path: Path) -> tuple[object, ...]:
+    """The schema to the letter and in its order, and the rows of the tables that are not ours."""
+    with closing(sqlite3.connect(path)) as connection:
+        parts = [connection.execute(statement).fetchall() for statement in EVERYTHING]
+        filled = [name for (name,) in parts[0] if connection.execute(f"SELECT 1 FROM {name}").fetchone()]  # noqa: S608
+    return (*parts, filled)
+
+
+EVERYTHING = (
+    "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid",
+    "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY rowid",
+    "SELECT name, seq FROM sqlite_sequence ORDER BY name",
+    "SELECT version_num FROM alembic_version",
+)
 
 
 def migrate(path: Path, *, to: str = "head") -> None:
@@ -56,6 +76,38 @@ def test_a_fresh_file_has_the_schema_of_the_models(fresh: Path, tmp_path: Path) 
     engine.dispose()
     assert len(schema(fresh)) > 20
     assert schema(fresh) == schema(tmp_path / "models.sqlite")
+
+
+def test_a_fresh_file_equals_an_empty_one_that_all_migrations_changed(fresh: Path, tmp_path: Path) -> None:
+    migrate(tmp_path / "migrated.sqlite")
+    assert sorted(map(str, everything(fresh)[1])) == sorted(map(str, everything(tmp_path / "migrated.sqlite")[1]))
+    assert everything(fresh)[2:] == everything(tmp_path / "migrated.sqlite")[2:]
+    assert everything(fresh)[4] == ["alembic_version", "sqlite_sequence"]
+
+
+def test_the_recorded_statements_are_those_of_the_migrations(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "migrations"))
+    write_statements(folder)
+    assert newest_statements(folder) == newest_statements(), "run: python -m ragsvc.store.migrations.newest"
+    assert newest_statements()[-1].endswith(f"('{revisions()[-1]}')")
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_new_file_gets_migrations_that_are_not_recorded(tmp_path: Path, recorded: bool) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "migrations"))
+    text = f"revision = '9000'\ndown_revision = '{revisions()[-1]}'\n\n\ndef upgrade():\n"
+    text += "    from alembic import op\n    op.execute('CREATE TABLE added (id INTEGER)')\n"
+    (folder / "versions" / "9000_of_a_test.py").write_text(text)
+    if not recorded:
+        (folder / FILE_NAME).unlink()
+    path = tmp_path / "new.sqlite"
+    engine = open_sqlite_engine(path, key=None, begin="BEGIN IMMEDIATE", query_only=False)
+    prepare_schema(engine, path, connect=lambda path: connect_raw(path, key=None), folder=folder)
+    engine.dispose()
+    assert "added" in schema(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert read_revision(connection) == "9000"
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_autogenerate_finds_nothing_to_migrate(fresh: Path) -> None:

@@ -155,6 +155,10 @@ def test_a_second_start_makes_no_backup_and_does_not_import_alembic(old: OldDire
     assert not old.backup.exists()
 
 
+def test_a_new_file_needs_no_alembic(tmp_path: Path) -> None:
+    assert finish(open_process(tmp_path / "new.sqlite")) == (0, "False\n")
+
+
 def test_a_file_with_some_tables_only_gets_the_others(tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
     with closing(connect_raw(old.database, key=None)) as connection:
