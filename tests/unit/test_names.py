@@ -1,4 +1,4 @@
-"""Names in the package: a class name has one meaning, and loops name what they iterate over."""
+"""Names in the package: a class name has one meaning, and loops name what they iterate over; names of test files."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def test_a_module_name_says_more_than_its_folder() -> None:
         if path.stem not in ("__init__", "__main__"):
             found[path.stem].append(str(path.relative_to(PACKAGE)))
     assert {name: places for name, places in found.items() if len(places) > 3} == {}
+
+
+def test_a_test_file_has_a_name_of_its_own() -> None:
+    """Pytest refuses two test files of one name in folders that are no packages, but only when both are collected."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if "node_modules" not in path.parts:
+            found[path.name].append(str(path.relative_to(ROOT)))
+    assert len(found) > 200
+    assert {name: places for name, places in found.items() if len(places) > 1} == {}
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout of git")
