@@ -34,7 +34,6 @@ def append_changes(
     connection: Connection, operation: IndexOperation, changes: Iterable[tuple[Document, Sequence[PassageId]]]
 ) -> None:
     """Log the same change of several documents, each with its passages; see ``append_change``."""
-    logged = [(document, passage_ids) for document, passage_ids in changes if passage_ids]
     rows = [
         {
             "collection_id": document.collection_id,
@@ -42,10 +41,10 @@ def append_changes(
             "document_id": document.id,
             "passage_ids": np.array(passage_ids, dtype="<i8").tobytes(),
         }
-        for document, passage_ids in logged
+        for document, passage_ids in changes
+        if passage_ids
     ]
     if rows:
-        engine_of(connection).lock_logs(connection, (document.collection_id for document, _ in logged))
         connection.execute(insert(_index_log), rows)
 
 

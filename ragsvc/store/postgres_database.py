@@ -1,5 +1,7 @@
 """A PostgreSQL database. Owns connections and transactions, and no statements.
 
+Of all processes that write, one does so at a time, as with SQLite: a transaction that reads rows and then writes sees
+every change that was committed before it. Writes that wait share a commit, so the lock is held for few milliseconds.
 Commits wait for the server's log (``synchronous_commit``). Reads see one snapshot each. A connection that the server
 closed is replaced at its next use; while the server cannot be reached, all work fails with ``DatabaseUnavailable``.
 """
@@ -45,6 +47,9 @@ _CONNECT_TIMEOUT_S: Final = 5
 _POOL_TIMEOUT_S: Final = 30
 _STATEMENT_TIMEOUT_S: Final = 60
 _LOCK_TIMEOUT_S: Final = 30
+_IDLE_TIMEOUT_S: Final = 15
+"""After so long without a statement, the server ends a transaction that writes: its process may have been stopped."""
+_TIMEOUTS: Final = {"statement_timeout": _STATEMENT_TIMEOUT_S, "lock_timeout": _LOCK_TIMEOUT_S}
 _RETRY_AFTER_S: Final = 5.0
 _REPEATS: Final = 3
 """How often writes are repeated that met a deadlock with those of another process."""
@@ -56,11 +61,16 @@ _PREPARED_STATEMENTS: Final = 500
 _UNREACHABLE_CLASSES: Final = ("08", "57P")
 _SERVICE_LOCK: Final = 0x5241475356430001
 """The key of the advisory lock that the connection of a service's writer holds."""
+_WRITE_LOCK: Final = 0x5241475356430002
+"""The key of the advisory lock of a transaction that writes."""
 _CLAIM_WAIT_S: Final = 3.0
 """How long a start waits for the server to notice that a service has ended."""
 _CLAIM_POLL_S: Final = 0.05
+_LOCK_WRITES: Final = f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})"
 _READ_ONLY_SERVER: Final = "25006"
 _TOO_MANY_CONNECTIONS: Final = "53300"
+_ENDED_WHILE_IDLE: Final = "25P03"
+_UNREACHABLE: Final = frozenset({_TOO_MANY_CONNECTIONS, _ENDED_WHILE_IDLE})
 _DISK_FULL: Final = "53100"
 _CONFLICTS: Final = frozenset({"40001", "40P01"})
 _TOO_SLOW: Final = frozenset({"57014", "55P03"})
@@ -106,6 +116,7 @@ class _PostgresWriter:
         _replace_if_lost(connection)
         self._commits = False
         with connection.begin():
+            connection.exec_driver_sql(_LOCK_WRITES)
             yield
             self._commits = True
 
@@ -117,7 +128,7 @@ class _PostgresWriter:
 
     def may_repeat(self, error: Exception, *, times: int) -> bool:
         """A deadlock undoes the writes, and so does the loss of a connection before they were to be committed."""
-        if self._commits:  # whether they were committed is not known
+        if self._commits and _sqlstate(error) != _ENDED_WHILE_IDLE:  # whether they were committed is not known
             return False
         return (_sqlstate(error) in _CONFLICTS and times < _REPEATS) or (_cannot_write(error) and not times)
 
@@ -248,7 +259,8 @@ def _open_engine(url: str, *, read_only: bool) -> Engine:
         )
         raw.prepared_max = _PREPARED_STATEMENTS
         raw.adapters.register_loader("numeric", _sum_loader(psycopg))
-        for name, seconds in (("statement_timeout", _STATEMENT_TIMEOUT_S), ("lock_timeout", _LOCK_TIMEOUT_S)):
+        timeouts = _TIMEOUTS if read_only else {**_TIMEOUTS, "idle_in_transaction_session_timeout": _IDLE_TIMEOUT_S}
+        for name, seconds in timeouts.items():
             raw.execute("SELECT set_config(%s, %s, false)", (name, f"{seconds}s"))
         raw.execute(
             "SELECT set_config('synchronous_commit', 'on', false) "
@@ -333,7 +345,7 @@ def _is_unreachable(error: Exception) -> bool:
     state = _sqlstate(error)
     if not state:
         return type(cause).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
-    return state.startswith(_UNREACHABLE_CLASSES) or state == _TOO_MANY_CONNECTIONS
+    return state.startswith(_UNREACHABLE_CLASSES) or state in _UNREACHABLE
 
 
 def _cannot_write(error: Exception) -> bool:

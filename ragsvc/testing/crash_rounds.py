@@ -152,6 +152,8 @@ class CrashRounds:
         self._serial = 0
         self._former_names: dict[str, set[str]] = {}
         self._renaming: set[str] = set()
+        self._left_tenants: list[str] = []
+        """Tenants that were made and whose deletion was not answered."""
         self._expected_in_backup: set[str] | None = None
 
     def run(self, rounds: int, *, on_round: Callable[[int], None] = lambda _: None) -> Report:
@@ -242,13 +244,18 @@ class CrashRounds:
                     return
 
     def _work_with_tenants(self, service: RunningService | ForkedService, stop: threading.Event) -> None:
-        """Make tenants with a document each, and delete them."""
+        """Make tenants with a document each, and delete them; first those whose deletion was not answered."""
         with service.client(self._admin_key) as admin:
             while not stop.is_set():
                 with self._lock:
                     self._serial += 1
                     name, word = f"tenant{self._serial}", f"er{self._serial:07d}x"
                 try:
+                    while self._left_tenants:
+                        if admin.delete(f"/v1/tenants/{self._left_tenants[-1]}").status_code not in (200, 404):
+                            break
+                        self._left_tenants.pop()
+                    self._left_tenants.append(name)
                     made = admin.post("/v1/keys", json={"tenant": name, "label": "short"})
                     if made.status_code != 201:
                         time.sleep(0.2)
@@ -263,6 +270,7 @@ class CrashRounds:
                 except httpx.TransportError:
                     return
                 if deleted.status_code == 200:
+                    self._left_tenants.remove(name)
                     with self._lock:
                         self.promises.tenants += 1
                         if deleted.json()["removed"]["log_emptied"]:  # otherwise its bytes leave within a minute

@@ -16,6 +16,7 @@ import httpx
 _MODEL: Final = "local/chat-model"
 _KEPT_RESPONSES: Final = 20
 _KEPT_STORES: Final = 4
+_REMOVED_AT_ONCE: Final = 10
 _CHECKED: Final = 5
 _FILES_OF_A_BATCH: Final = 3
 _BUSY: Final = (429, 503)
@@ -38,6 +39,7 @@ class StateKills:
         self._batches: dict[str, str] = {}
         """Batch of each vector store."""
         self._files: list[str] = []
+        self._files_of_stores: dict[str, list[str]] = {}
         self.changes = 0
         self.lost: list[str] = []
         self.ghosts: list[str] = []
@@ -111,13 +113,13 @@ class StateKills:
         batch = client.post(f"/v1/vector_stores/{store_id}/file_batches", json={"file_ids": self._files})
         if not self._accepted(batch, "a batch"):
             return False
-        self._files = []
+        self._files_of_stores[store_id], self._files = self._files, []
         self._batches[store_id] = batch.json()["id"]
         return True
 
     def _delete_store(self, client: httpx.Client) -> bool:
         store_id = self._random.choice(sorted(self._batches))
-        del self._batches[store_id]
+        del self._batches[store_id], self._files_of_stores[store_id]
         if not self._accepted(client.delete(f"/v1/vector_stores/{store_id}"), "the deletion of a store"):
             return False
         self._deleted.add(store_id)
@@ -143,6 +145,16 @@ class StateKills:
             counts = batch.get("file_counts", {})
             if (counts.get("completed"), counts.get("total")) != (_FILES_OF_A_BATCH, _FILES_OF_A_BATCH):
                 self.lost.append(f"the batch {batch_id} is {batch.get('status')}: {counts}")
+        self._remove_strays(client)
+
+    def _remove_strays(self, client: httpx.Client) -> None:
+        """Delete stores and files whose requests were not answered: the directory must not grow with the kills."""
+        known = {*self._files, *(file_id for files in self._files_of_stores.values() for file_id in files)}
+        for kind, kept in (("vector_stores", self._batches.keys()), ("files", known)):
+            listed = client.get(f"/v1/{kind}", params={"limit": 100}).raise_for_status().json()["data"]
+            strays = [item["id"] for item in listed if item["id"] not in kept]
+            for public_id in strays[:_REMOVED_AT_ONCE]:
+                self._accepted(client.delete(f"/v1/{kind}/{public_id}"), f"the deletion of a stray of {kind}")
 
     def _wait(self, client: httpx.Client, path: str) -> dict[str, Any]:
         """The object at ``path`` once it has ended, or as it is after the time limit."""

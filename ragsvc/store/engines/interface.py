@@ -66,10 +66,6 @@ class StatementEngine(Protocol):
         """An insert that makes ``changes`` instead if the table has a row with this primary key."""
         ...
 
-    def lock_logs(self, connection: Connection, collection_ids: Iterable[int]) -> None:
-        """Make the log of each collection commit in the order of its positions, until the transaction ends."""
-        ...
-
     def remove_all(self, connection: Connection, tables: Sequence[Table]) -> None:
         """Delete all rows of the tables, each of which stands before those that it refers to."""
         ...

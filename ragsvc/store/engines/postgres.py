@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from psycopg import Connection as PsycopgConnection
     from psycopg import Cursor as PsycopgCursor
 
-_LOG_LOCKS: Final = 0x52414753
-"""The first key of the advisory locks of index logs; the second one is the id of the collection."""
 _TEXT_TYPE: Final = re.compile(r"^(\S+ )(VARCHAR(?:\(\d+\))?|TEXT)")
 _SERIAL: Final = re.compile(r"^(\S+ )SERIAL\b")
 
@@ -98,15 +96,6 @@ class PostgresEngine:
         statement = postgresql.insert(table).values(**values)
         return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=dict(changes))
 
-    def lock_logs(self, connection: Connection, collection_ids: Iterable[int]) -> None:
-        """Take a lock of each collection before a position is drawn.
-
-        Positions come from a sequence, which does not wait for commits: without the lock, a reader that has seen
-        position 6 would never read position 5 of a transaction that commits later.
-        """
-        for collection_id in sorted(set(collection_ids)):
-            connection.execute(_LOCK_LOG, {"key": _LOG_LOCKS, "collection": collection_id})
-
     def remove_all(self, connection: Connection, tables: Sequence[Table]) -> None:
         """At once: a statement that deletes row by row may take longer than the service allows."""
         connection.execute(text(f"TRUNCATE {', '.join(table.name for table in tables)}"))
@@ -141,7 +130,6 @@ def _sequence_of(table: Table) -> str | None:
 
 
 POSTGRES: Final = PostgresEngine()
-_LOCK_LOG: Final = text("SELECT pg_advisory_xact_lock(CAST(:key AS integer), CAST(:collection AS integer))")
 
 
 @compiles(IsRequested, "postgresql")

@@ -56,9 +56,6 @@ class SqliteEngine:
         statement = sqlite.insert(table).values(**values)
         return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=dict(changes))
 
-    def lock_logs(self, connection: Connection, collection_ids: Iterable[int]) -> None:
-        """A transaction that writes holds the write lock of the file from its beginning: no other one commits."""
-
     def remove_all(self, connection: Connection, tables: Sequence[Table]) -> None:
         for table in tables:
             connection.execute(delete(table))
