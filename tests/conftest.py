@@ -19,9 +19,10 @@ from ragsvc.store.postgres_database import PostgresDatabase
 from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.testing.service_runner import RunningService, create_key, set_more_settings
 from tests.support.engines import POSTGRES, SQLITE, engine
+from tests.support.file_places import DIRECTORY, S3, file_place
 from tests.support.postgres_server import PostgresServer
 from tests.support.recording_provider import RecordingProvider
-from tests.support.s3_server import S3Server, s3_program
+from tests.support.s3_server import S3Server
 from tests.support.upstream_server import serving
 
 _serial = itertools.count(1)
@@ -35,7 +36,8 @@ _MARKER_OF_FOLDER = {"browser": "browser", "models": "model", "ocr": "ocr", "lon
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark the tests of a folder, so that ``-m "not model and not ocr and not slow"`` selects the fast tests.
 
-    Tests that install other clients run only if ``-m`` names ``clients``. Two tests with one id are an error:
+    Tests that install other clients run only if ``-m`` names ``clients``, and those about SQLite's file and about files
+    in the data directory only where these are in use. Two tests with one id are an error:
     workers of pytest-xdist would run them and count one of them.
     """
     repeated = [identifier for identifier, count in Counter(item.nodeid for item in items).items() if count > 1]
@@ -45,24 +47,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in _MARKER_OF_FOLDER:
             item.add_marker(_MARKER_OF_FOLDER[folder])
-    if "clients" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("clients")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("clients")]
+    markers = _markers_left_out(config)
+    left_out = {item for item in items if any(item.get_closest_marker(marker) for marker in markers)}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _markers_left_out(config: pytest.Config) -> list[str]:
+    """The markers whose tests this run does not select."""
+    is_left_out = {
+        "clients": "clients" not in config.option.markexpr,
+        "sqlite_file": engine.name != SQLITE,
+        "local_files": file_place.name != DIRECTORY,
+    }
+    return [marker for marker, left_out in is_left_out.items() if left_out]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--database", choices=[SQLITE, POSTGRES], default=SQLITE, help="engine of the services under test")
+    parser.addoption("--files", choices=[DIRECTORY, S3], default=DIRECTORY, help="place of the services' stored files")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     engine.name = config.getoption("--database")
-    if engine.name == POSTGRES:
-        set_more_settings(lambda data_dir: {"RAGSVC_DATABASE_URL": engine.url_of(data_dir)})
+    file_place.use(config.getoption("--files"))
+    set_more_settings(lambda data_dir: {**engine.settings_of(data_dir), **file_place.settings_of(data_dir)})
 
 
 def pytest_unconfigure() -> None:
     engine.close()
+    file_place.close()
 
 
 @pytest.fixture
@@ -247,22 +262,12 @@ def anonymous(service: RunningService) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
-def running_s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    server = S3Server(s3_program(), tmp_path_factory.mktemp("s3"))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-
-
 @pytest.fixture
-def s3_server(running_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
-    """A real S3 server, with its credentials in the environment."""
-    for name, value in running_s3_server.environment().items():
+def s3_server(monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 server of this process, with its credentials in the environment."""
+    for name, value in S3Server.environment().items():
         monkeypatch.setenv(name, value)
-    return running_s3_server
+    return file_place.server
 
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"

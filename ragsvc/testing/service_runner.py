@@ -148,10 +148,15 @@ def set_more_settings(settings_of: Callable[[Path], dict[str, str]]) -> None:
     _more_settings[0] = settings_of
 
 
+def more_settings(data_dir: Path) -> dict[str, str]:
+    """The variables that services and commands get for a data directory besides its path."""
+    return _more_settings[0](data_dir)
+
+
 def service_environment(data_dir: Path, extra: dict[str, str] | None = None) -> dict[str, str]:
     """This process's environment with ``extra``, without the ``RAGSVC_*`` settings of this process."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGSVC_")}
-    own = {"RAGSVC_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **_more_settings[0](data_dir)}
+    own = {"RAGSVC_DATA_DIR": str(data_dir), "PYTHONUNBUFFERED": "1", **more_settings(data_dir)}
     return {**kept, **own, **(extra or {})}
 
 

@@ -100,6 +100,7 @@ async def test_a_key_made_by_another_process_works_at_first_use_and_its_revocati
             await services.access.authenticate(issued.text.encode())
 
 
+@pytest.mark.sqlite_file
 async def test_a_full_disk_refuses_keys_with_a_token_limit_until_there_is_room_and_serves_the_others(tmp_path):
     with (
         small_disk(tmp_path / "disk", megabytes=8) as disk,
@@ -306,12 +307,11 @@ async def test_steady_use_does_not_wait_for_writes(tmp_path):
 
 CHILD = """
 import asyncio, sys
-from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.support.keys_database import SmallDatabase, compose
 
 async def main():
-    access = compose(SmallDatabase(Path(sys.argv[1]))).access
+    access = compose(SmallDatabase(sys.argv[1])).access
     async with access.running():
         principal = (await access.authenticate(sys.argv[3].encode())).principal
         async def work():
@@ -326,13 +326,13 @@ asyncio.run(main())
 """
 
 
-def test_a_killed_process_never_leaves_more_than_was_acknowledged(database, tmp_path):
+def test_a_killed_process_never_leaves_more_than_was_acknowledged(database):
     start = 10_000_000
     issued = issue(database, token_balance=start)
     acknowledged = 0
     for run_s in (0.05, 0.3, 0.7):
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path / "keys.sqlite"), str(Path(__file__).parents[2]), issued.text],
+            [sys.executable, "-c", CHILD, database.address, str(Path(__file__).parents[2]), issued.text],
             stdout=subprocess.PIPE,
         )
         first = child.stdout.readline()

@@ -16,13 +16,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from ragsvc.core.errors import ConfigurationError
 from ragsvc.crypto.at_rest import HEADER_BYTES, MasterKey
 from ragsvc.store.data_keys import is_plain_database, open_data_keys
 from ragsvc.store.sqlite_database import connect_raw
+from ragsvc.store.tables import EmbeddingRow, table_of
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import ROOT, RunningService, create_key, service_environment
+from tests.support.engines import SQLITE, engine, stored_rows
+from tests.support.file_places import stored_bytes
 
 pytestmark = pytest.mark.model
 
@@ -36,9 +40,8 @@ def plain_traces(data_dir: Path) -> list[str]:
     words = [CANARY, TENANT, sha256(REPORT).hexdigest(), "4,711 euros", "costs"]
     forms = [form for word in words for form in (word.encode(), word.lower().encode(), word.encode("utf-16-le"))]
     found = []
-    for file in data_dir.rglob("*"):
-        content = str(file).encode() + (file.read_bytes() if file.is_file() else b"")
-        found += [f"{file}: {form!r}" for form in forms if form in content]
+    for name, content in stored_bytes(data_dir, rows=False):
+        found += [f"{name}: {form!r}" for form in forms if form in name.encode() or form in content]
     return found
 
 
@@ -97,6 +100,16 @@ def new_key(data_dir: Path, key_file: Path | None) -> str:
     return json.loads(done.stdout)["key"]
 
 
+def stored_vector(data_dir: Path, key_file: Path) -> bytes:
+    """A vector of the rows, which only SQLite encrypts."""
+    if engine.name != SQLITE:
+        with stored_rows(data_dir) as rows:
+            return rows.scalars(select(table_of(EmbeddingRow).c.vector)).first()
+    keys = open_data_keys(data_dir, MasterKey.from_bytes(key_file.read_bytes()))
+    with closing(connect_raw(data_dir / "ragsvc.sqlite", key=keys.database_key)) as rows:
+        return rows.execute("SELECT vector FROM embeddings").fetchone()[0]
+
+
 def test_a_new_data_directory_shows_nothing_also_after_a_kill(places) -> None:
     data_dir, first, second = places
     key = new_key(data_dir, first)
@@ -122,10 +135,8 @@ def test_a_new_data_directory_shows_nothing_also_after_a_kill(places) -> None:
         check_report(http, document)
     assert running.stop() == 0
     assert plain_traces(data_dir) == []
-    keys = open_data_keys(data_dir, MasterKey.from_bytes(first.read_bytes()))
-    with closing(connect_raw(data_dir / "ragsvc.sqlite", key=keys.database_key)) as rows:
-        (vector,) = rows.execute("SELECT vector FROM embeddings").fetchone()
-    files = [file.read_bytes() for file in data_dir.rglob("*") if file.is_file()]
+    vector = stored_vector(data_dir, first)
+    files = [content for _, content in stored_bytes(data_dir, rows=False)]
     assert len(vector) > 500
     assert not any(vector[start : start + 32] in content for content in files for start in range(0, len(vector), 32))
     for wrong in (None, second):
@@ -183,6 +194,8 @@ def test_stored_responses_show_nothing_also_after_a_kill(places) -> None:
     assert plain_traces(data_dir) == []
 
 
+@pytest.mark.sqlite_file
+@pytest.mark.local_files
 def test_a_plain_data_directory_is_migrated_and_its_key_exchanged(places) -> None:
     data_dir, first, second = places
     key = create_key(data_dir, tenant=TENANT)
@@ -259,6 +272,8 @@ def check_all(data_dir: Path, key_file: Path, key: str, contents: dict[str, byte
     assert plain_traces(data_dir) == []
 
 
+@pytest.mark.sqlite_file
+@pytest.mark.local_files
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_migration_and_rotation_go_on_after_kills(places) -> None:

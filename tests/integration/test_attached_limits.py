@@ -47,7 +47,7 @@ def test_documents_that_attach_at_the_same_time_do_not_pass_the_limit_together(t
             await service.idle()
             found = await states(service)
             assert len(found) == 4
-            assert len(list(service.blobs.folder.glob("*/??/*"))) == 4
+            assert len(list(service.blobs.entries())) == 4
             left_out = [problems for problems in found.values() if problems]
             assert len(left_out) == 1
             assert "beyond the limit of attached files" in left_out[0][0]

@@ -20,7 +20,7 @@ from ragsvc.testing.service_runner import ROOT, RunningService, create_key
 from tests.support.command import at_data, ragsvc
 from tests.support.old_data_directories import KINDS, OldDirectory
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300), pytest.mark.sqlite_file, pytest.mark.local_files]
 
 _FILES = 50
 _PAGES = 25

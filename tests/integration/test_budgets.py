@@ -353,9 +353,10 @@ def test_counts_that_no_request_can_have_do_not_stop_the_accounts_of_others(data
         provider.answers["/chat/completions"] = (200, chat_answer(3, 2))
         assert ask(gateway, limited, "/chat/completions", json=chat_request).status_code == 200
         assert tokens_left(gateway, limited) == 9_995
-    query = text("SELECT DISTINCT tenant, typeof(prompt_tokens), typeof(cost_micros) FROM usage")
-    kinds = database.write_sync(lambda connection: {tuple(row) for row in connection.execute(query)})
-    assert kinds == {("acme", "integer", "integer"), ("other", "integer", "integer")}
+    query = text("SELECT tenant, prompt_tokens, cost_micros FROM usage")
+    rows = database.write_sync(lambda connection: connection.execute(query).all())
+    kinds = {(tenant, type(tokens), type(cost)) for tenant, tokens, cost in rows}
+    assert kinds == {("acme", int, int), ("other", int, int)}
 
 
 def test_a_callers_own_key_costs_the_caller_not_the_budget(database) -> None:
@@ -413,13 +414,12 @@ def test_a_stream_ends_where_the_money_does(database) -> None:
 
 CHILD = """
 import asyncio, sys
-from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from ragsvc.core.ports.token_meter import Need
 from tests.support.keys_database import SmallDatabase, compose
 
 async def main():
-    access = compose(SmallDatabase(Path(sys.argv[1]))).access
+    access = compose(SmallDatabase(sys.argv[1])).access
     async with access.running():
         principal = (await access.authenticate(sys.argv[3].encode())).principal
         async def work():
@@ -434,13 +434,13 @@ asyncio.run(main())
 """
 
 
-def test_a_killed_process_gives_no_money_back_that_was_spent(database, tmp_path) -> None:
+def test_a_killed_process_gives_no_money_back_that_was_spent(database) -> None:
     start = 10_000 * MICROS
     key = issue(database, money_balance=start, money_per_day=start)
     set_budget(database, "acme", money_balance=start)
     acknowledged, root = 0, str(Path(__file__).parents[2])
     for run_s in (0.05, 0.5):
-        command = [sys.executable, "-c", CHILD, str(tmp_path / "keys.sqlite"), root, key]
+        command = [sys.executable, "-c", CHILD, database.address, root, key]
         child = subprocess.Popen(command, stdout=subprocess.PIPE)
         first = child.stdout.readline()
         time.sleep(run_s)

@@ -13,6 +13,7 @@ import pytest
 from ragsvc.client import EncryptedTransport, HpkeStream
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.file_places import stored_bytes
 from tests.support.sealing import SealedInference, fetch_rvenc_key, one_shot
 
 pytestmark = pytest.mark.model
@@ -73,7 +74,7 @@ def test_text_that_was_sent_encrypted_is_found_nowhere_in_plaintext(tmp_path: Pa
     log = "".join(running.log)
     assert '"route"' in log  # the access log was on
     assert CANARY.lower() not in log.lower()
-    stored = [str(file).encode() + file.read_bytes() for file in data_dir.rglob("*") if file.is_file()]
+    stored = [name.encode() + content for name, content in stored_bytes(data_dir, rows=False)]
     assert len(stored) > 3
     assert not any(CANARY.lower().encode() in content.lower() for content in stored)
 

@@ -14,7 +14,7 @@ import pytest
 
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import ROOT, RunningService, create_key
-from tests.support.command import at_service, ragsvc
+from tests.support.command import at_data, at_service, ragsvc
 
 pytestmark = pytest.mark.model
 
@@ -199,7 +199,7 @@ def test_documents_are_shown_retried_and_deleted(env: dict[str, str], tenant) ->
 
 
 def test_keys_are_made_and_revoked_beside_a_running_service(service: RunningService) -> None:
-    env = {"RAGSVC_DATA_DIR": str(service.data_dir)}
+    env = at_data(service.data_dir)
     made = ragsvc(
         "keys", "create", "--tenant", "beside", "--label", "lent", "--requests-per-minute", 0, "--json", env=env
     )
@@ -232,7 +232,7 @@ def test_exit_codes_tell_what_went_wrong(service: RunningService, env: dict[str,
     assert ragsvc("documents", "list", env=url).code == 4
     assert ragsvc("documents", "list", env={**url, "RAGSVC_API_KEY": "rag_000000000000_wrong"}).code == 4
     assert ragsvc("keys", "list", env=env).code == 4
-    locked = {"RAGSVC_DATA_DIR": str(service.data_dir)}
+    locked = at_data(service.data_dir)
     for command in (["serve", "--port", "0"], ["search", "x"]):
         done = ragsvc(*command, env=locked)
         assert done.code == 5
@@ -252,7 +252,7 @@ def test_doctor_examines_a_running_service_from_afar_and_beside_it(
     afar = ragsvc("doctor", "--json", env=env)
     assert (afar.code, afar.json["ok"]) == (0, True)
     assert {"service", "ready", "key"} <= {check["name"] for check in afar.json["checks"]}
-    beside = ragsvc("doctor", env={"RAGSVC_DATA_DIR": str(service.data_dir)})
+    beside = ragsvc("doctor", env=at_data(service.data_dir))
     assert beside.code == 0, beside.out
     assert "is in use by another ragsvc process" in beside.out
     assert "Stop it" not in beside.out
@@ -298,7 +298,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = ragsvc("serve", "--port", port, env={"RAGSVC_DATA_DIR": str(tmp_path)})
+        done = ragsvc("serve", "--port", port, env=at_data(tmp_path))
     assert done.code == 1
     assert str(port) in done.err
 

@@ -93,6 +93,8 @@ def test_a_failure_names_the_fault_and_the_command_that_mends_it(
     assert (backup.code, "--data-dir" in backup.err, "RAGSVC_URL" in backup.err) == (2, True, True)
 
 
+@pytest.mark.sqlite_file
+@pytest.mark.local_files
 def test_encrypt_says_what_it_did_and_warns_of_a_key_that_others_can_read(tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
     key_file = tmp_path / "master.key"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import tarfile
 import time
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from openai.types.conversations import Conversation, Message
 
 from tests.conftest import NO_LIMITS
+from tests.support.file_places import stored_bytes
 
 HELLO = {"type": "message", "role": "user", "content": "Hello"}
 
@@ -246,8 +246,7 @@ def test_a_deleted_tenant_leaves_no_conversation_and_no_byte(service, new_tenant
         assert full["key_id"] == key["id"]
         removed = admin.delete(f"/v1/tenants/{tenant.name}").json()["removed"]
         assert removed["conversations"] == 2
-    found = subprocess.run(["grep", "-rlaF", word, service.data_dir], capture_output=True, text=True, check=False)
-    assert found.stdout == ""
+    assert [name for name, content in stored_bytes(service.data_dir) if word.encode() in content] == []
 
 
 def test_a_tenant_with_conversations_only_is_listed_and_deleted(service, new_tenant):

@@ -17,6 +17,8 @@ from ragsvc.store.directory_backup import back_up_directory
 from ragsvc.wiring import health_checks
 from ragsvc.wiring.health_checks import CheckState
 from tests.support.administered_ingest import AdministeredIngest
+from tests.support.engines import SQLITE, engine
+from tests.support.file_places import StoredFiles
 from tests.support.in_process_ingest import InProcessIngest, LineParser
 from tests.support.stored_documents import ACME
 
@@ -224,6 +226,7 @@ def test_a_file_of_two_collections_is_removed_when_both_documents_are_deleted_at
     anyio.run(main)
 
 
+@pytest.mark.local_files  # a folder in the place of the file
 def test_a_file_that_cannot_be_removed_does_not_stop_a_deletion_and_is_removed_later(tmp_path: Path) -> None:
     async def main() -> None:
         async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
@@ -250,12 +253,9 @@ def test_an_interrupted_deletion_of_a_tenant_leaves_no_copy_and_no_stray_file(tm
     async def main() -> None:
         async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
             await service.add("The secret text.", collection="one")
-            stray = service.ingest.blobs.path(ACME, "ab" + "0" * 62)
-            stray.parent.mkdir(parents=True, exist_ok=True)
-            stray.write_text("A stray secret.")
-            quarantined = tmp_path / "data" / QUARANTINE / "2026-01-01" / ACME / "ab" / "secret"
-            quarantined.parent.mkdir(parents=True)
-            quarantined.write_text("A secret in quarantine.")
+            stored = StoredFiles(tmp_path / "data")
+            stored.write(service.ingest.blobs.name(ACME, "ab" + "0" * 62), b"A stray secret.")
+            stored.write(f"{QUARANTINE}/2026-01-01/{ACME}/ab/secret", b"A secret in quarantine.")
             copy = tmp_path / "data" / "ragsvc.sqlite.before-0002"
             copy.write_text("Rows from before an upgrade.")
             remove = service.tenants._remove
@@ -275,7 +275,8 @@ def test_an_interrupted_deletion_of_a_tenant_leaves_no_copy_and_no_stray_file(tm
                     while service.count("collections"):
                         await anyio.sleep(0.01)
                 tasks.cancel_scope.cancel()
-            assert (copy.exists(), quarantined.exists(), service.stored_texts()) == (False, False, [])
+            assert (stored.names(QUARANTINE), service.stored_texts()) == ([], [])
+            assert copy.exists() is (engine.name != SQLITE)
 
     anyio.run(main)
 
@@ -284,11 +285,10 @@ def test_the_deletion_of_a_tenants_last_collection_keeps_its_files_in_quarantine
     async def main() -> None:
         async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:
             await service.add("The text.", collection="one")
-            quarantined = tmp_path / "data" / QUARANTINE / "2026-01-01" / ACME / "ab" / "unknown"
-            quarantined.parent.mkdir(parents=True)
-            quarantined.write_text("A file that the database forgot.")
+            stored, quarantined = StoredFiles(tmp_path / "data"), f"{QUARANTINE}/2026-01-01/{ACME}/ab/unknown"
+            stored.write(quarantined, b"A file that the database forgot.")
             await service.tenants.delete_collection(ACME, "one")
-            assert quarantined.exists()
+            assert stored.names(QUARANTINE) == [quarantined]
 
     anyio.run(main)
 
@@ -319,6 +319,8 @@ def test_usage_that_waits_to_be_written_is_not_written_after_the_deletion(tmp_pa
     anyio.run(main)
 
 
+@pytest.mark.sqlite_file
+@pytest.mark.local_files
 def test_a_backup_during_a_deletion_does_not_miss_the_files_that_are_being_deleted(tmp_path: Path) -> None:
     """The backup is made when the files of a deleted collection were removed and their rows were not."""
 
@@ -342,6 +344,8 @@ def test_a_backup_during_a_deletion_does_not_miss_the_files_that_are_being_delet
     anyio.run(main)
 
 
+@pytest.mark.sqlite_file
+@pytest.mark.local_files
 def test_doctor_misses_no_file_of_a_deletion_that_was_interrupted(tmp_path: Path) -> None:
     async def main() -> None:
         async with AdministeredIngest(InProcessIngest(tmp_path / "data")).running() as service:

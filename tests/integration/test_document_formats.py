@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from contextlib import closing
 from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from ragsvc.store.tables import DocumentRow, table_of
 from ragsvc.testing.sample_pdfs import text_pdf
-from tests.support.command import ragsvc
+from tests.support.command import at_data, ragsvc
+from tests.support.engines import stored_rows
 from tests.support.office_files import docx, formats, paragraph, xlsx, zipped
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/formats"
@@ -157,6 +158,13 @@ def test_attachments_of_attachments_are_followed_to_a_depth(tenant):
     assert found[-1]["problems"][0]["code"] == "attachment_left_out"
 
 
+def states_of(data_dir: Path) -> list[tuple[str, str]]:
+    rows = table_of(DocumentRow).c
+    with stored_rows(data_dir) as connection:
+        found = connection.execute(select(rows.filename, rows.status)).all()
+    return sorted((filename, status) for filename, status in found)
+
+
 def test_an_ingest_ends_when_the_attachments_are_ready_and_counts_what_it_passed_over(tmp_path):
     folder, data_dir = tmp_path / "mails", tmp_path / "data"
     folder.mkdir()
@@ -164,12 +172,10 @@ def test_an_ingest_ends_when_the_attachments_are_ready_and_counts_what_it_passed
     (folder / "a.eml").write_bytes(mail(("inner.eml", inner), ("list.csv", b"a;b\n1;2\n"), subject="outer"))
     for name in ("b.zip", "c.zip", "d.doc"):
         (folder / name).write_bytes(b"x")
-    done = ragsvc("ingest", folder, "--json", env={"RAGSVC_DATA_DIR": str(data_dir)})
+    done = ragsvc("ingest", folder, "--json", env=at_data(data_dir))
     assert (done.code, done.json["counts"]) == (0, {"added": 1}), done.err
     assert done.json["passed_over"] == {".zip": 2, ".doc": 1}
-    with closing(sqlite3.connect(data_dir / "ragsvc.sqlite")) as connection:
-        rows = connection.execute("SELECT filename, status FROM documents ORDER BY filename").fetchall()
-    assert rows == [(name, "ready") for name in ("a.eml", "inner.eml", "inner.pdf", "list.csv")]
+    assert states_of(data_dir) == [(name, "ready") for name in ("a.eml", "inner.eml", "inner.pdf", "list.csv")]
 
 
 def test_an_ingest_waits_for_attachments_of_a_message_that_is_ready_before_it_looks(tmp_path):
@@ -179,11 +185,9 @@ def test_an_ingest_waits_for_attachments_of_a_message_that_is_ready_before_it_lo
     inner = mail(("inner.pdf", text_pdf(lines)), subject="inner")
     (folder / "a.eml").write_bytes(mail(("inner.eml", inner), subject="outer"))
     (folder / "b.pdf").write_bytes(text_pdf([["A page of its own."]] * 3))
-    done = ragsvc("ingest", folder, "--json", env={"RAGSVC_DATA_DIR": str(data_dir)})
+    done = ragsvc("ingest", folder, "--json", env=at_data(data_dir))
     assert done.code == 0, done.err
-    with closing(sqlite3.connect(data_dir / "ragsvc.sqlite")) as connection:
-        rows = connection.execute("SELECT filename, status FROM documents ORDER BY filename").fetchall()
-    assert rows == [(name, "ready") for name in ("a.eml", "b.pdf", "inner.eml", "inner.pdf")]
+    assert states_of(data_dir) == [(name, "ready") for name in ("a.eml", "b.pdf", "inner.eml", "inner.pdf")]
 
 
 def test_files_attached_to_a_pdf_are_documents(tenant):

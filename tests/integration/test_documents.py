@@ -17,6 +17,7 @@ import pytest
 from ragsvc.testing import pdf_builder
 from ragsvc.testing.sample_pdfs import text_pdf
 from tests.support.command import at_service, ragsvc
+from tests.support.file_places import StoredFiles
 
 pytestmark = pytest.mark.model
 
@@ -409,7 +410,7 @@ def test_a_deleted_document_is_gone_everywhere_and_its_id_stays_unknown(service,
         gone = tenant.http.get(f"/v1/rag/documents/{document_id}{path}")
         assert (gone.status_code, error_of(gone)["code"]) == (404, "document_not_found")
     assert tenant.http.delete(f"/v1/rag/documents/{document_id}").status_code == 404
-    assert not list((service.data_dir / "blobs").glob(f"{tenant.name}/*/*"))
+    assert StoredFiles(service.data_dir).names(f"blobs/{tenant.name}") == []
 
 
 def test_a_delete_while_it_is_worked_on_holds(tenant) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ragsvc.testing.service_runner import RunningService, create_key
-from tests.support.command import ragsvc
+from tests.support.command import at_data, ragsvc
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
 
@@ -56,7 +56,7 @@ def test_passages_are_embedded_as_the_setting_says(tmp_path: Path, setting: str,
         assert cosine(service, key, same, collection="new") < 0.98
     finally:
         service.stop()
-    assert ragsvc("reindex", "--embeddings", env={"RAGSVC_DATA_DIR": str(data_dir), **changed}).code == 0
+    assert ragsvc("reindex", "--embeddings", env={**at_data(data_dir), **changed}).code == 0
     service = RunningService(data_dir, env=changed)
     try:
         assert cosine(service, key, other) > 0.995

@@ -236,6 +236,7 @@ def test_a_store_that_nobody_listens_for_is_said_so(tmp_path, monkeypatch) -> No
         open_file_storage(settings)
 
 
+@pytest.mark.sqlite_file
 @pytest.mark.timeout(600)
 def test_a_backup_says_that_it_lacks_the_files_and_a_restored_directory_finds_them(s3_server, tmp_path) -> None:
     bucket = s3_server.new_bucket()

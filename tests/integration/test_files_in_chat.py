@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import subprocess
 import zipfile
 
 import httpx
@@ -18,6 +17,7 @@ from ragsvc.core.files import implicit_file_id
 from ragsvc.testing.pdf_builder import Text, make_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.conftest import FIXTURES, NO_LIMITS
+from tests.support.file_places import stored_bytes
 from tests.support.quoting_provider import QuotingProvider, passages_in
 from tests.support.upstream_server import serving
 
@@ -435,10 +435,7 @@ def test_nothing_of_an_inline_file_stays(client, running):
         .message
     )
     assert word in message.content
-    found = subprocess.run(
-        ["grep", "-rlaF", word, running.service.data_dir], capture_output=True, text=True, check=False
-    )
-    assert found.stdout == ""
+    assert [name for name, content in stored_bytes(running.service.data_dir) if word.encode() in content] == []
     assert not any(word in line or "recipe.pdf" in line for line in running.service.log)
     assert not list((running.service.data_dir / "uploads").iterdir())
     with running.service.client(running.key) as http:

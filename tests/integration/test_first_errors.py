@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ def only_line(done) -> str:
     return line
 
 
+@pytest.mark.sqlite_file
 @pytest.mark.parametrize(
     "command",
     [
@@ -95,7 +95,7 @@ def test_a_data_directory_that_is_not_writable_is_a_line(tmp_path: Path, command
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "RAGSVC_DATA_DIR": str(data_dir)},
+        env={**os.environ, **at_data(data_dir)},
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr, done.stderr
@@ -103,6 +103,7 @@ def test_a_data_directory_that_is_not_writable_is_a_line(tmp_path: Path, command
     assert list(data_dir.iterdir()) == []
 
 
+@pytest.mark.sqlite_file
 def test_a_file_that_is_no_database_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "ragsvc.sqlite").write_bytes(b"this is no database, but a text of some length" * 100)
     done = ragsvc("documents", "list", env=at_data(tmp_path))
@@ -110,6 +111,7 @@ def test_a_file_that_is_no_database_is_a_line(tmp_path: Path) -> None:
     assert "database" in only_line(done)
 
 
+@pytest.mark.sqlite_file
 def test_a_full_disk_is_a_line(tmp_path: Path) -> None:
     """The limit on the size of a file stands for a full disk."""
     program = (
@@ -123,7 +125,7 @@ def test_a_full_disk_is_a_line(tmp_path: Path) -> None:
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "RAGSVC_DATA_DIR": str(tmp_path / "data")},
+        env={**os.environ, **at_data(tmp_path / "data")},
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr, done.stderr
@@ -148,7 +150,7 @@ def test_a_bad_setting_is_a_line_with_the_choices(tmp_path: Path, name, value, t
 
 
 def test_levels_may_be_in_upper_case(tmp_path: Path) -> None:
-    sqlite3.connect(tmp_path / "ragsvc.sqlite").close()
+    assert ragsvc("keys", "create", "--tenant", "a", env=at_data(tmp_path)).code == 0
     done = ragsvc("keys", "list", env={**at_data(tmp_path), "RAGSVC_LOG_LEVEL": "INFO"})
     assert done.code == 0, done.err
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import update
 
+from ragsvc.store.response_rows import ResponseRow
+from ragsvc.store.tables import table_of
 from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.engines import stored_rows
 from tests.support.full_disk import fill, small_disk
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
+# the full disk is that of SQLite's file, its reserve and the stored files
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300), pytest.mark.sqlite_file, pytest.mark.local_files]
 
 
 class Disk:
@@ -182,9 +185,8 @@ def test_interrupted_responses_are_ended_when_there_is_room_again(disk: Disk) ->
     with running.client(disk.key) as http:
         made = http.post("/v1/responses", json={"model": "local/chat-model", "input": "Hello"}).json()
     assert running.stop() == 0
-    with closing(sqlite3.connect(disk.data_dir / "ragsvc.sqlite")) as database:
-        database.execute("UPDATE responses SET status = 'in_progress'")
-        database.commit()
+    with stored_rows(disk.data_dir) as connection:
+        connection.execute(update(table_of(ResponseRow)).values(status="in_progress"))
     (disk.data_dir / "ragsvc.reserve").unlink()
     disk.fill()
     running = RunningService(disk.data_dir)

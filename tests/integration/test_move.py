@@ -16,7 +16,7 @@ from tests.support.command import Done, at_data, ragsvc
 from tests.support.postgres_server import PostgresServer
 from tests.support.s3_server import S3Server
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(400), pytest.mark.sqlite_file, pytest.mark.local_files]
 
 REPORT = ROOT / "fixtures" / "documents" / "apple-10-q-2022-12-31.pdf"
 NOTES = [f"Turbine {number} was repaired in the spring of 20{number:02}." for number in range(12)]

@@ -30,6 +30,7 @@ from ragsvc.store.page_renditions import PageRenditions
 from ragsvc.testing.pdf_builder import Text, lines, make_pdf, make_scan
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.file_places import StoredFiles
 
 pytestmark = pytest.mark.model
 
@@ -294,12 +295,13 @@ def test_pictures_go_with_their_document(tenant, service) -> None:
 
 def test_a_stored_file_that_is_missing_is_an_error_of_the_service(tenant, service) -> None:
     reply = tenant.upload(REPORT, wait_s=60)
-    (file,) = [path for path in (service.data_dir / "blobs" / tenant.name).rglob("*") if path.is_file()]
-    kept = file.read_bytes()
-    file.unlink()
+    stored = StoredFiles(service.data_dir)
+    (file,) = stored.names(f"blobs/{tenant.name}")
+    kept = stored.read(file)
+    stored.delete(file)
     path = f"/v1/rag/documents/{reply.json()['id']}"
     assert error_of(tenant.http.get(f"{path}/pages/1/image")) == (500, "stored_data_damaged", None)
-    file.write_bytes(kept)
+    stored.write(file, kept)
     assert tenant.http.get(f"{path}/pages/1/image").status_code == 200
 
 

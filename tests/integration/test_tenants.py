@@ -25,6 +25,8 @@ from ragsvc.testing.sample_pdfs import text_pdf
 from ragsvc.testing.service_runner import RunningService, create_key
 from tests.conftest import NO_LIMITS, Tenant
 from tests.support.administered_ingest import AdministeredIngest
+from tests.support.engines import engine, texts_of_rows
+from tests.support.file_places import StoredFiles, stored_bytes
 from tests.support.in_process_ingest import InProcessIngest
 from tests.support.stored_documents import ACME
 
@@ -66,12 +68,8 @@ def join(fresh: RunningService) -> Iterator[Callable[[str], Tenant]]:
 
 
 def files_with(folder: Path, needle: bytes) -> list[str]:
-    """Files of a data directory that contain some bytes, in their content or name."""
-    return sorted(
-        str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if needle in str(path.relative_to(folder)).encode() or (path.is_file() and needle in path.read_bytes())
-    )
+    """What is kept of a data directory and contains some bytes, in its content or name."""
+    return sorted(name for name, content in stored_bytes(folder) if needle in name.encode() or needle in content)
 
 
 def terms_with(folder: Path, prefix: str) -> list[str]:
@@ -108,7 +106,7 @@ def test_a_deleted_tenant_leaves_no_byte_of_its_text_in_any_file(fresh: RunningS
         assert admin.get("/v1/keys", params={"tenant": "doomed"}).json()["data"] == []
     assert (removed["collections"], removed["documents"], removed["files"], removed["keys"]) == (2, 3, 3, 1)
     assert removed["passages"] == removed["vectors"] >= 3
-    assert (removed["pages"], removed["indexes"], removed["log_emptied"]) == (3, 2, True)
+    assert (removed["pages"], removed["indexes"], removed["log_emptied"]) == (3, 2, engine.erases_at_once)
     assert files_with(fresh.data_dir, SECRET_WORD.encode()) == []
     assert files_with(fresh.data_dir, b"doomed") == []
     assert terms_with(fresh.data_dir, SECRET_WORD[:10]) == []
@@ -321,10 +319,10 @@ def test_a_tenant_of_an_encrypted_directory_is_deleted_with_its_files(tmp_path: 
             doomed = Tenant(running, "doomed", made["key"])
             doomed.add_text(SECRET)
             doomed.http.close()
-            assert len([path for path in (data_dir / "blobs").rglob("*") if path.is_file()]) == 1
+            assert len(StoredFiles(data_dir).names()) == 1
             removed = admin.delete("/v1/tenants/doomed").json()["removed"]
-            assert (removed["documents"], removed["files"], removed["log_emptied"]) == (1, 1, True)
-            assert [path for path in (data_dir / "blobs").rglob("*") if path.is_file()] == []
+            assert (removed["documents"], removed["files"], removed["log_emptied"]) == (1, 1, engine.erases_at_once)
+            assert StoredFiles(data_dir).names() == []
     finally:
         assert running.stop() == 0
 
@@ -333,9 +331,8 @@ def rows_with(database: Database, needle: str) -> dict[str, int]:
     """Number of rows of each table that contain a text."""
 
     def read(connection: Connection) -> dict[str, int]:
-        tables = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'").scalars().all()
-        rows = {table: connection.exec_driver_sql(f'SELECT * FROM "{table}"').all() for table in tables}  # noqa: S608
-        found = {table: sum(needle in repr(tuple(row)) for row in rows[table]) for table in tables}
+        tables = texts_of_rows(connection).items()
+        found = {table: sum(needle.encode() in row for row in rows) for table, rows in tables}
         return {table: count for table, count in found.items() if count}
 
     return database.read_sync(read)

@@ -18,7 +18,7 @@ from ragsvc.testing.service_runner import ROOT, RunningService, service_environm
 from tests.support.command import at_data, ragsvc
 from tests.support.old_data_directories import KINDS, OldDirectory
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.sqlite_file, pytest.mark.local_files]
 
 
 @pytest.fixture(params=KINDS)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import insert
 
 from ragsvc.core.access.limits import DAY_S
 from ragsvc.core.access.principal import Scope
 from ragsvc.services.key_administration import Actor, KeyDraft, create_key
+from ragsvc.store.key_tables import UsageRow
 from ragsvc.web.app import create_app
 from tests.support.keys_database import SmallDatabase, compose
 
@@ -20,12 +22,15 @@ pytestmark = pytest.mark.anyio
 
 TODAY = 20_000
 ROWS = 10_000
-USAGE = """
-WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 10000)
-INSERT INTO usage (key_id, day, model, family, tenant, prompt_tokens, completion_tokens, requests, timed_requests,
-duration_ms)
-SELECT ?, 20000 - n % 300, 'model ' || n, 'chat', 'acme', n, n, 1, 2, 5 FROM numbers
-"""
+
+
+def usage(key_id: str) -> list[dict[str, object]]:
+    """Rows of many days, each of a model of its own."""
+    same = {"key_id": key_id, "family": "chat", "tenant": "acme", "requests": 1, "timed_requests": 2, "duration_ms": 5}
+    return [
+        {"day": TODAY - n % 300, "model": f"model {n}", "prompt_tokens": n, "completion_tokens": n, **same}
+        for n in range(1, ROWS + 1)
+    ]
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ async def test_a_report_of_the_first_days_of_the_calendar_begins_with_them(world
 @pytest.mark.parametrize("path", ["/v1/usage", "/v1/key/usage", "/v1/keys/{}/usage"])
 async def test_a_report_of_many_rows_keeps_the_event_loop_free(world: World, path: str, form: str) -> None:
     """The share of the loop's thread in the processor time of the process, whatever else the machine does."""
-    world.database.write_sync(lambda connection: connection.exec_driver_sql(USAGE, (world.key_id,)))
+    world.database.write_sync(lambda connection: connection.execute(insert(UsageRow), usage(world.key_id)))
     whole = {"since": "1970-01-01", "group_by": "day,model"} if "{}" not in path else {"days": 366}
     none = {"since": "2999-01-01", "group_by": "day,model"} if "{}" not in path else {"days": 1}
     used: list[tuple[float, float]] = []

@@ -22,6 +22,7 @@ from ragsvc.services.key_administration import Actor, KeyDraft, create_key
 from ragsvc.web.app import create_app
 from ragsvc.web.auth import AccessRequirement
 from ragsvc.web.context import context_of
+from tests.support.engines import bytes_of_rows
 from tests.support.keys_database import SmallDatabase, compose
 
 pytestmark = pytest.mark.anyio
@@ -447,7 +448,7 @@ async def test_concurrent_duplicates_make_one_key(web, tmp_path):
     assert (await web("GET", "/v1/tokens", made["key"])).status_code == 200
     other = await web("POST", "/v1/keys", web.admin, json={"label": "x"}, headers={"idempotency-key": "k-1"})
     assert (other.status_code, error_of(other)["param"]) == (400, "Idempotency-Key")
-    stored = b"".join(path.read_bytes() for path in tmp_path.glob("web.sqlite*"))
+    stored = bytes_of_rows(tmp_path / "web.sqlite")
     assert made["id"].encode() in stored
     assert made["key"].encode() not in stored
     assert web.admin.encode() not in stored

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import sqlite3
 
 import httpx
 import pytest
@@ -24,6 +23,7 @@ from ragsvc.web.context import context_of
 from ragsvc.web.pages import routes as pages
 from ragsvc.web.passthrough.raw_responses import JsonBytes
 from ragsvc.web.routes import sessions
+from tests.support.engines import bytes_of_rows, stored_rows
 from tests.support.keys_database import SmallDatabase, compose
 
 pytestmark = pytest.mark.anyio
@@ -496,16 +496,17 @@ async def test_sessions_survive_a_restart_and_rows_hold_only_hashes(world, tmp_p
         token, code = client.cookies["ragsvc_session"], made.json()["code"]
         restarted = WebSessions(world.services.access, lifetime_s=LIFETIME_S)
         assert (await restarted.find(token.encode())).live.key.id == world.key_id
-    with contextlib.closing(sqlite3.connect(tmp_path / "keys.sqlite")) as rows:
+    with stored_rows(tmp_path / "keys.sqlite") as rows:
         stored = [
             value
             for table in ("web_sessions", "session_links")
-            for row in rows.execute(f"SELECT * FROM {table}")  # noqa: S608 - our own names
+            for row in rows.exec_driver_sql(f"SELECT * FROM {table}")  # noqa: S608 - our own names
             for value in row
         ]
     assert hashlib.sha256(token.encode()).digest() in stored
     assert hashlib.sha256(code.encode()).digest() in stored
     every_byte = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
+    every_byte += bytes_of_rows(tmp_path / "keys.sqlite")
     for secret in (world.key, token, code, csrf):
         assert secret.encode() not in every_byte
 

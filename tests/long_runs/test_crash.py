@@ -5,7 +5,14 @@ import pytest
 from ragsvc.testing.crash_rounds import CrashRounds
 from ragsvc.testing.service_runner import create_key
 
-pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
+# the rounds also back up the data directory, and upgrade an old one
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.sqlite_file,
+    pytest.mark.local_files,
+]
 
 
 def test_thirty_kills_lose_nothing_and_leave_no_ghosts(tmp_path: Path) -> None:

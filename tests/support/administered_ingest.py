@@ -19,6 +19,7 @@ from ragsvc.services.tenant_administration import TenantAdministration
 from ragsvc.services.tenant_quotas import TenantQuotas
 from ragsvc.web.app import create_app
 from ragsvc.web.routes import documents as document_routes
+from tests.support.file_places import StoredFiles
 from tests.support.in_process_ingest import InProcessIngest
 from tests.support.stored_documents import ACME
 
@@ -37,6 +38,7 @@ class AdministeredIngest:
 
     def __init__(self, ingest: InProcessIngest) -> None:
         self.ingest = ingest
+        self._stored = StoredFiles(ingest.folder)
         self.database = ingest.database
         self.access = Access(ingest.database)
         self.keys = KeyAdministration(self.access)
@@ -90,4 +92,4 @@ class AdministeredIngest:
 
     def stored_texts(self) -> list[str]:
         """The content of every stored file."""
-        return sorted(path.read_text() for path in self.ingest.blobs.folder.glob("*/??/*"))
+        return sorted(content.decode() for _, content in self._stored.contents())

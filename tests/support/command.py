@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ragsvc.testing.service_runner import ROOT
+from ragsvc.testing.service_runner import ROOT, more_settings
 
 
 class Done:
@@ -50,4 +50,4 @@ def at_service(url: str, key: str) -> dict[str, str]:
 
 def at_data(data_dir: Path) -> dict[str, str]:
     """Environment variables of a command that opens a data directory."""
-    return {"RAGSVC_DATA_DIR": str(data_dir)}
+    return {"RAGSVC_DATA_DIR": str(data_dir), **more_settings(data_dir)}

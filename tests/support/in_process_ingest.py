@@ -33,6 +33,7 @@ from ragsvc.store.sqlite_database import SqliteDatabase
 from ragsvc.store.vector_rows import model_row_id
 from ragsvc.testing.fakes import FakeEmbedder
 from tests.support.engines import open_database
+from tests.support.file_places import open_files
 from tests.support.stored_documents import ACME
 
 
@@ -95,7 +96,7 @@ class InProcessIngest:
         self.batcher = embedder or ObservedEmbedder()
         path = folder / "ragsvc.sqlite"
         self.database = open_database(path) if key is None else SqliteDatabase(path, key=key)
-        self.blobs = blobs or BlobStore(folder)
+        self.blobs = blobs or BlobStore(folder, files=open_files(folder))
         model = self.batcher.embedder.model
         self.model_id = self.database.write_sync(lambda c: model_row_id(c, model, now=1))
         self.database.write_sync(lambda c: serve_model(c, self.model_id))

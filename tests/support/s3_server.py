@@ -47,6 +47,7 @@ class S3Server:
         config = folder / "s3.json"
         config.write_text(json.dumps({"identities": [identity]}))
         self._command = [
+            *(["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []),  # ends with this process
             program,
             "-logtostderr=true",
             "server",
@@ -86,7 +87,8 @@ class S3Server:
             self._process.kill()
             self._process.wait()
 
-    def environment(self) -> dict[str, str]:
+    @staticmethod
+    def environment() -> dict[str, str]:
         """The variables with the credentials."""
         return {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
 

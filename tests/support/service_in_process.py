@@ -15,6 +15,7 @@ from ragsvc.core.ids import TenantId
 from ragsvc.services.key_administration import Actor, KeyDraft
 from ragsvc.web.service_app import create_service
 from ragsvc.wiring.services import Services, open_services
+from tests.support.command import at_data
 
 
 class ServiceInProcess:
@@ -22,7 +23,7 @@ class ServiceInProcess:
 
     def __init__(self, data_dir: Path, **settings: str) -> None:
         named = {f"RAGSVC_{name.upper()}": value for name, value in settings.items()}
-        self.settings = Settings.from_env({"RAGSVC_DATA_DIR": str(data_dir), "RAGSVC_ACCESS_LOG": "false", **named})
+        self.settings = Settings.from_env({**at_data(data_dir), "RAGSVC_ACCESS_LOG": "false", **named})
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
